@@ -1,0 +1,121 @@
+"""The server process: puts bundle, engine and service together, serves until told to stop, then drains."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import signal
+
+import grpc
+import torch
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from cloud_server.admission import Admission
+from cloud_server.engine import Engine
+from cloud_server.runner import ModelRunner, load_transformer
+from cloud_server.service import CiarServicer
+from cloud_server.settings import Settings
+from shared.bundle import load_manifest
+from shared.captions import CaptionVocabulary
+from shared.errors import InvalidRequest
+from shared.wire.ciar.v1 import service_pb2 as pb
+from shared.wire.ciar.v1 import service_pb2_grpc as pb_grpc
+
+logger = logging.getLogger(__name__)
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CiarService"].full_name
+
+
+class CloudServer:
+    """One server: `start`, then `stop`; `address` is known once started."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        manifest = load_manifest(settings.bundle)
+        model = load_transformer(settings.bundle).to(settings.device)
+        self._engine = Engine(
+            ModelRunner(model, settings.max_sessions),
+            num_tokens=manifest.num_tokens,
+            feature_dim=manifest.feature_dim,
+            limits=settings.limits,
+            max_pass_rows=settings.max_pass_rows,
+        )
+        self.admission = Admission(
+            manifest,
+            CaptionVocabulary.load(settings.bundle / "captions.json"),
+            settings.limits,
+            max_sessions=settings.max_sessions,
+            retry_after_ms=settings.retry_after_ms,
+        )
+        self._servicer = CiarServicer(
+            bundle=settings.bundle,
+            manifest=manifest,
+            limits=settings.limits,
+            admission=self.admission,
+            engine=self._engine,
+            version=importlib.metadata.version("ciar"),
+            idle_timeout_s=settings.idle_timeout_s,
+            session_timeout_s=settings.session_timeout_s,
+        )
+        self._health = health.aio.HealthServicer()
+        self.address = ""
+
+    async def start(self) -> None:
+        """Bind, serve, and report SERVING. Raises InvalidRequest if the address cannot be bound."""
+        settings = self.settings
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.so_reuseport", 0),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ]
+        )
+        pb_grpc.add_CiarServiceServicer_to_server(self._servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        host = settings.address.rpartition(":")[0]
+        try:
+            port = self._server.add_insecure_port(settings.address)
+        except RuntimeError as exc:
+            raise InvalidRequest(f"address: cannot listen on {settings.address}; is the port taken?") from exc
+        self._engine.start()
+        await self._server.start()
+        self.address = f"{host}:{port}"
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        logger.info("serving", extra={"address": self.address, "bundle": str(settings.bundle)})
+
+    async def stop(self) -> None:
+        """Refuse new pictures, let running ones end within `drain_s`, then stop."""
+        logger.info("draining", extra={"sessions": self.admission.num_sessions})
+        self.admission.drain()
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._server.stop(self.settings.drain_s)
+        await asyncio.to_thread(self._engine.stop)
+        logger.info("stopped")
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for service in ("", SERVICE_NAME):
+            await self._health.set(service, status)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; prints `serving on HOST:PORT` on standard output when ready."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    asyncio.run(_run(CloudServer(settings)))
+
+
+async def _run(server: CloudServer) -> None:
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    await server.start()
+    print(f"serving on {server.address}", flush=True)
+    await stop.wait()
+    await server.stop()

@@ -1,0 +1,290 @@
+"""One picture in the making, as the cloud sees it: bookkeeping in plain Python, without torch and without gRPC.
+
+In: an admitted request, the device's frames, logits of finished passes. Out: what the next pass should compute
+(a Segment), and frames for the device. A session that only writes (the cloud alone) and one that answers drafts differ
+in how far they write. Owned by the engine's thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import perf_counter_ns
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.acceptance import Rule, coupled, verify
+from shared.errors import CiarError, InvalidRequest, ProtocolError
+from shared.types import (
+    Block,
+    CloudFrame,
+    Correction,
+    Cost,
+    Draft,
+    Finish,
+    Limits,
+    Opened,
+    Sampling,
+    Summary,
+    Verdict,
+    Written,
+)
+
+Reply = Callable[[CloudFrame | CiarError], None]
+"""Where a session's frames go; called from the engine's thread. An error ends the session."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Admitted:
+    """A request that has been checked against the bundle."""
+
+    session_id: str
+    condition: NDArray[np.int64]
+    """(C,) phrase ids."""
+    sampling: Sampling
+    history: Block
+    """What is already decided, from position 0."""
+    write_until: int
+    """The cloud alone writes up to this position: m for a collaboration, T for a whole picture."""
+    chunk: int
+    """Number of tokens in one Written frame, at most."""
+    collaborative: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """What one session wants of a pass: input rows to add to its cache, and positions whose logits it needs.
+
+    Input row C + i holds token i; rows 0 … C − 1 are the conditioning. The row before a token predicts it.
+    """
+
+    slot: int
+    guidance: float
+    condition: NDArray[np.int64]
+    """(C,)"""
+    start: int
+    """First input row; all rows before it are in the cache."""
+    tokens: NDArray[np.int64]
+    """(k,) the tokens of the rows ≥ C; with `start` 0 the C conditioning rows come first."""
+    features: NDArray[np.float32] | None
+    """(k, r), or None if no row has one."""
+    wanted: NDArray[np.int64]
+    """(w,) token positions, ascending."""
+
+    @property
+    def num_rows(self) -> int:
+        """Number of input rows of one of the session's sequences."""
+        return len(self.tokens) + (len(self.condition) if self.start == 0 else 0)
+
+    @property
+    def end(self) -> int:
+        """Row after the last input row."""
+        return self.start + self.num_rows
+
+
+class Session:
+    """The state of one picture and the rules of its conversation."""
+
+    def __init__(
+        self,
+        admitted: Admitted,
+        slot: int,
+        *,
+        num_tokens: int,
+        feature_dim: int,
+        limits: Limits,
+        reply: Reply,
+    ) -> None:
+        self.id = admitted.session_id
+        self._admitted = admitted
+        self._slot = slot
+        self._limits = limits
+        self._reply = reply
+        self._rule: Rule = coupled(admitted.sampling)
+        history = admitted.history
+        self._tokens = np.zeros(num_tokens, np.int64)
+        self._tokens[: history.end] = history.tokens
+        self._features = np.zeros((num_tokens, feature_dim), np.float32)
+        self._features[: history.end][history.featured] = history.features
+        self._known = history.end  # tokens that the session holds, decided or drafted
+        self._decided = history.end  # of these, the first so many are decided
+        self._cached = 0  # input rows in the KV cache
+        self._epoch = 0
+        self._drafts: deque[tuple[Draft, int]] = deque()  # unanswered, with their arrival (ns)
+        self._unsent = Written(history.end, ())
+        self._queued_since = perf_counter_ns()
+        self._summary = Summary(num_prefix_tokens=max(0, admitted.write_until - history.end))
+        self.finished = False
+        if admitted.collaborative:
+            reply(Opened(self.id, tuple(admitted.condition.tolist())))
+        if not self._writing:
+            self._end_of_writing()
+
+    @property
+    def _writing(self) -> bool:
+        return self._known < self._admitted.write_until
+
+    # ---- from the device -------------------------------------------------------------------------------------------
+
+    def receive(self, frame: Draft | Finish) -> None:
+        """Take a frame. Raises ProtocolError or InvalidRequest, which end this session and touch no other."""
+        if self.finished:
+            raise ProtocolError("frame: the session is finished; open a new one")
+        if self._writing:
+            raise ProtocolError("frame: wait for the prefix before sending drafts")
+        if isinstance(frame, Finish):
+            self.finished = True
+            self._reply(self._summary)
+        elif frame.epoch < self._epoch:
+            self._answer_stale(frame)
+        else:
+            self._check(frame)
+            self._drafts.append((frame, perf_counter_ns()))
+            self._append(frame.block)
+
+    def _check(self, draft: Draft) -> None:
+        block, num_tokens = draft.block, len(self._tokens)
+        if draft.epoch > self._epoch:
+            raise ProtocolError(
+                f"draft.epoch: {draft.epoch} has not begun; the session is in epoch {self._epoch}"
+            )
+        if block.start != self._known:
+            raise InvalidRequest(
+                f"draft.block.start: {block.start}, but the next token of this epoch is {self._known}"
+            )
+        if not 0 < len(block.tokens) <= self._limits.max_block_tokens:
+            raise InvalidRequest(
+                f"draft.block.tokens: {len(block.tokens)} tokens; send 1 to {self._limits.max_block_tokens}"
+            )
+        if block.end > num_tokens:
+            raise InvalidRequest(
+                f"draft.block.tokens: they end at {block.end}, past the picture's {num_tokens}"
+            )
+        if not block.asked[-1]:
+            raise InvalidRequest("draft.block.asked_mask: the last token of a draft must be asked about")
+        if len(self._drafts) >= self._limits.max_in_flight:
+            raise ProtocolError(f"draft: more than {self._limits.max_in_flight} unanswered drafts")
+
+    def _append(self, block: Block) -> None:
+        span = slice(block.start, block.end)
+        self._tokens[span] = block.tokens
+        self._features[span] = 0
+        self._features[span][block.featured] = block.features
+        self._known = block.end
+
+    def _answer_stale(self, draft: Draft) -> None:
+        self._summary = replace(
+            self._summary,
+            num_drafts=self._summary.num_drafts + 1,
+            num_stale_drafts=self._summary.num_stale_drafts + 1,
+        )
+        self._reply(Verdict(draft.epoch, self._decided, stale=True))
+
+    # ---- to and from the engine ------------------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `next_segment` would return one."""
+        return not self.finished and (self._writing or bool(self._drafts))
+
+    def next_segment(self) -> Segment:
+        """What the next pass should compute: one more token of the cloud's own, or all drafts that wait."""
+        if self._writing:
+            wanted = np.array([self._known])
+        else:
+            wanted = np.concatenate(
+                [draft.block.start + np.flatnonzero(draft.block.asked) for draft, _ in self._drafts]
+            )
+        prefix_rows = len(self._admitted.condition)
+        first = max(0, self._cached - prefix_rows)
+        features = self._features[first : wanted[-1]]
+        return Segment(
+            slot=self._slot,
+            guidance=self._admitted.sampling.guidance,
+            condition=self._admitted.condition,
+            start=self._cached,
+            tokens=self._tokens[first : wanted[-1]],
+            features=features if features.any() else None,
+            wanted=wanted,
+        )
+
+    def absorb(self, segment: Segment, logits: NDArray[np.float32], started_ns: int, forward_ns: int) -> None:
+        """Take the logits (w, V) of the wanted positions and answer what they decide."""
+        self._cached = segment.end
+        if self._writing:
+            self._write(logits[0], Cost(forward_ns, started_ns - self._queued_since, 1))
+        else:
+            self._judge(segment, logits, started_ns, forward_ns)
+
+    def _write(self, logits: NDArray[np.float32], cost: Cost) -> None:
+        position = self._known
+        own = self._rule(logits, position, -1)
+        self._tokens[position] = own.token
+        self._known = self._decided = position + 1
+        unsent = self._unsent
+        self._unsent = Written(
+            unsent.start,
+            (*unsent.tokens, own.token),
+            (*unsent.near_ties, position) if own.is_near_tie else unsent.near_ties,
+            unsent.cost + cost,
+        )
+        self._queued_since = perf_counter_ns()
+        if len(self._unsent.tokens) == self._admitted.chunk or not self._writing:
+            self._end_of_writing()
+
+    def _end_of_writing(self) -> None:
+        """Send what has been written."""
+        self._summary = replace(self._summary, cost=self._summary.cost + self._unsent.cost)
+        self._reply(self._unsent)
+        self._unsent = Written(self._known, ())
+        if not self._writing and not self._admitted.collaborative:
+            self.finished = True
+
+    def _judge(self, segment: Segment, logits: NDArray[np.float32], started_ns: int, forward_ns: int) -> None:
+        """Answer the drafts that were in the pass, in order; a correction makes the later ones stale."""
+        row = {int(position): index for index, position in enumerate(segment.wanted)}
+        num_passes = 1  # one pass however many drafts it answers
+        while self._drafts:
+            draft, arrived_ns = self._drafts.popleft()
+            block = draft.block
+            if draft.epoch < self._epoch:
+                self._answer_stale(draft)
+                continue
+            cost = Cost(forward_ns * num_passes, max(0, started_ns - arrived_ns), num_passes)
+            num_passes = 0
+            outcome = verify(
+                self._rule,
+                lambda position: logits[row[position]],
+                (block.start + np.flatnonzero(block.asked)).tolist(),
+                lambda position: int(self._tokens[position]),
+            )
+            correction = None
+            if outcome.corrected_at is not None and outcome.token is not None:
+                correction = self._correct(outcome.corrected_at, outcome.token)
+            self._summary = replace(
+                self._summary,
+                cost=self._summary.cost + cost,
+                num_drafts=self._summary.num_drafts + 1,
+                num_asked=self._summary.num_asked + int(block.asked.sum()),
+                num_corrections=self._summary.num_corrections + (correction is not None),
+            )
+            self._decided = self._known if correction else block.end
+            self._reply(
+                Verdict(draft.epoch, self._decided, correction, near_ties=outcome.near_ties, cost=cost)
+            )
+
+    def _correct(self, position: int, token: int) -> Correction:
+        """Roll back to `position`, put the cloud's token there and begin a new epoch."""
+        self._tokens[position] = token
+        self._features[position:] = 0
+        self._known = position + 1
+        self._cached = min(self._cached, len(self._admitted.condition) + position)
+        self._epoch += 1
+        return Correction(position, (token,), self._epoch)
+
+    def fail(self, error: CiarError) -> None:
+        """End the session with an error."""
+        self.finished = True
+        self._reply(error)

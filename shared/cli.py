@@ -1,0 +1,61 @@
+"""The `ciar` command. Each subcommand lives in the product it belongs to and is imported when it is called, so that a
+device without torch has the device's commands, and a server without onnxruntime the server's.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+import typer
+from typer.core import TyperGroup
+
+COMMANDS = {
+    "generate": ("device_client.cli:generate", "device", "Draw a picture from a prompt."),
+    "info": ("device_client.cli:info", "device", "Show what a server or a bundle offers."),
+    "serve": ("cloud_server.cli:serve", "cloud", "Serve a bundle's cloud model over gRPC."),
+    "health": ("cloud_server.cli:health", "cloud", "Ask a server for its health (for containers)."),
+    "train": ("training.cli:app", "train", "Train a bundle: data, tokenizer, cloud model, drafter, export."),
+}
+"""Name -> (function or app, extra that brings its dependencies, help)."""
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported one at a time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        target, extra, _ = COMMANDS[cmd_name]
+        module, _, attribute = target.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"`ciar {cmd_name}` needs {error.name}, which is not installed: pip install 'ciar[{extra}]'"
+            ) from error
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
+        single = typer.Typer(add_completion=False)
+        single.command(name=cmd_name)(found)
+        return typer.main.get_command(single)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+app = typer.Typer(cls=LazyGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+
+@app.callback()
+def _root() -> None:
+    """CIAR: draw pictures with an autoregressive model split between a cloud and a device."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="ciar")

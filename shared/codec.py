@@ -1,0 +1,278 @@
+"""Between our types and the wire. The only code, with the two RPC edges, that sees protobuf messages.
+
+Decoding checks the form of every field (lengths, masks, finiteness, ranges) and raises InvalidRequest with the field's
+name; whether a value fits a model or a session is the receiver's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from pydantic import ValidationError
+
+from shared.errors import InvalidRequest
+from shared.types import (
+    Block,
+    CloudFrame,
+    Correction,
+    Cost,
+    DeviceFrame,
+    Draft,
+    Features,
+    Finish,
+    Limits,
+    Mask,
+    Open,
+    Opened,
+    Sampling,
+    Summary,
+    Tokens,
+    Verdict,
+    Written,
+)
+from shared.wire.ciar.v1 import service_pb2 as pb
+
+
+def encode_device_frame(frame: DeviceFrame) -> pb.CollaborateRequest:
+    """A frame of the device as a message."""
+    match frame:
+        case Draft(epoch, block):
+            return pb.CollaborateRequest(draft=pb.Draft(epoch=epoch, block=encode_block(block)))
+        case Open():
+            return pb.CollaborateRequest(
+                open=pb.Open(
+                    prompt=frame.prompt,
+                    sampling=encode_sampling(frame.sampling),
+                    num_prefix_tokens=frame.num_prefix_tokens,
+                    file_digests=frame.file_digests,
+                    history=encode_block(frame.history),
+                )
+            )
+        case Finish():
+            return pb.CollaborateRequest(finish=pb.Finish())
+
+
+def decode_device_frame(message: pb.CollaborateRequest, feature_dim: int) -> DeviceFrame:
+    """The frame in a message; features have `feature_dim` columns. Raises InvalidRequest."""
+    match message.WhichOneof("frame"):
+        case "draft":
+            return Draft(message.draft.epoch, decode_block(message.draft.block, feature_dim, "draft.block"))
+        case "open":
+            return Open(
+                prompt=message.open.prompt,
+                sampling=decode_sampling(message.open.sampling),
+                num_prefix_tokens=message.open.num_prefix_tokens,
+                file_digests=dict(message.open.file_digests),
+                history=decode_block(message.open.history, feature_dim, "open.history"),
+            )
+        case "finish":
+            return Finish()
+        case _:
+            raise InvalidRequest("frame: empty; send open, draft or finish")
+
+
+def encode_cloud_frame(frame: CloudFrame) -> pb.CollaborateResponse:
+    """A frame of the cloud as a message."""
+    match frame:
+        case Verdict():
+            return pb.CollaborateResponse(verdict=_encode_verdict(frame))
+        case Written():
+            return pb.CollaborateResponse(
+                prefix=pb.Prefix(
+                    start=frame.start,
+                    tokens=frame.tokens,
+                    near_ties=frame.near_ties,
+                    cost=_encode_cost(frame.cost),
+                )
+            )
+        case Opened(session_id, condition):
+            return pb.CollaborateResponse(opened=pb.Opened(session_id=session_id, condition=condition))
+        case Summary():
+            return pb.CollaborateResponse(
+                summary=pb.Summary(
+                    cost=_encode_cost(frame.cost),
+                    num_prefix_tokens=frame.num_prefix_tokens,
+                    num_drafts=frame.num_drafts,
+                    num_stale_drafts=frame.num_stale_drafts,
+                    num_asked=frame.num_asked,
+                    num_corrections=frame.num_corrections,
+                )
+            )
+
+
+def decode_cloud_frame(message: pb.CollaborateResponse) -> CloudFrame:
+    """The frame in a message. Raises InvalidRequest if there is none."""
+    match message.WhichOneof("frame"):
+        case "verdict":
+            return _decode_verdict(message.verdict)
+        case "prefix":
+            return _decode_written(message.prefix)
+        case "opened":
+            return Opened(message.opened.session_id, tuple(message.opened.condition))
+        case "summary":
+            summary = message.summary
+            return Summary(
+                cost=_decode_cost(summary.cost),
+                num_prefix_tokens=summary.num_prefix_tokens,
+                num_drafts=summary.num_drafts,
+                num_stale_drafts=summary.num_stale_drafts,
+                num_asked=summary.num_asked,
+                num_corrections=summary.num_corrections,
+            )
+        case _:
+            raise InvalidRequest("frame: empty, or of a later contract; update the client")
+
+
+def encode_written(written: Written) -> pb.GenerateResponse:
+    """A part of a cloud-only picture as a message."""
+    return pb.GenerateResponse(
+        start=written.start,
+        tokens=written.tokens,
+        near_ties=written.near_ties,
+        cost=_encode_cost(written.cost),
+    )
+
+
+def decode_written(message: pb.GenerateResponse) -> Written:
+    """A part of a cloud-only picture."""
+    return _decode_written(message)
+
+
+def encode_sampling(sampling: Sampling) -> pb.Sampling:
+    return pb.Sampling(**sampling.model_dump())
+
+
+def decode_sampling(message: pb.Sampling) -> Sampling:
+    """Sampling values in their ranges. Raises InvalidRequest that names the value out of range."""
+    try:
+        return Sampling(
+            seed=message.seed,
+            temperature=message.temperature,
+            top_k=message.top_k,
+            top_p=message.top_p,
+            guidance=message.guidance,
+        )
+    except ValidationError as exc:
+        raise sampling_error(exc) from exc
+
+
+def sampling_error(error: ValidationError) -> InvalidRequest:
+    """The first fault of sampling values as a sentence."""
+    problem = error.errors()[0]
+    return InvalidRequest(f"sampling.{problem['loc'][0]}: {problem['msg']} (got {problem['input']!r})")
+
+
+def encode_limits(limits: Limits) -> pb.Limits:
+    return pb.Limits(
+        max_block_tokens=limits.max_block_tokens,
+        max_in_flight=limits.max_in_flight,
+        idle_timeout_ms=limits.idle_timeout_ms,
+        max_prompt_bytes=limits.max_prompt_bytes,
+    )
+
+
+def decode_limits(message: pb.Limits) -> Limits:
+    return Limits(
+        message.max_block_tokens, message.max_in_flight, message.idle_timeout_ms, message.max_prompt_bytes
+    )
+
+
+def encode_block(block: Block) -> pb.Block:
+    return pb.Block(
+        start=block.start,
+        tokens=block.tokens.tolist(),
+        asked_mask=_pack(block.asked),
+        featured_mask=_pack(block.featured),
+        features=np.ascontiguousarray(block.features, "<f2").tobytes(),
+    )
+
+
+def decode_block(message: pb.Block, feature_dim: int, name: str) -> Block:
+    """A block whose masks and features fit its tokens. Raises InvalidRequest that names the field."""
+    tokens = np.fromiter(message.tokens, np.int64, len(message.tokens))
+    asked = _unpack(message.asked_mask, len(tokens), f"{name}.asked_mask")
+    featured = _unpack(message.featured_mask, len(tokens), f"{name}.featured_mask")
+    if (asked & featured).any():
+        raise InvalidRequest(f"{name}.featured_mask: a token that is asked about has no feature")
+    features = _decode_features(message.features, int(featured.sum()), feature_dim, f"{name}.features")
+    return Block(message.start, tokens, asked, featured, features)
+
+
+def _decode_features(data: bytes, num_rows: int, feature_dim: int, name: str) -> Features:
+    expected = num_rows * feature_dim * 2
+    if len(data) != expected:
+        raise InvalidRequest(
+            f"{name}: {len(data)} bytes; {num_rows} featured tokens of {feature_dim} float16 need {expected}"
+        )
+    features = np.frombuffer(data, "<f2").reshape(num_rows, feature_dim)
+    if not np.isfinite(features).all():
+        raise InvalidRequest(f"{name}: NaN or infinity in it")
+    return features
+
+
+def _pack(mask: Mask) -> bytes:
+    return np.packbits(mask, bitorder="little").tobytes() if mask.any() else b""
+
+
+def _unpack(data: bytes, num_tokens: int, name: str) -> Mask:
+    if not data:
+        return np.zeros(num_tokens, np.bool_)
+    if len(data) != -(-num_tokens // 8):
+        raise InvalidRequest(
+            f"{name}: {len(data)} bytes for {num_tokens} tokens; one bit a token, or none at all"
+        )
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").astype(np.bool_)
+    if bits[num_tokens:].any():
+        raise InvalidRequest(f"{name}: bits set past the last token")
+    return bits[:num_tokens]
+
+
+def _encode_cost(cost: Cost) -> pb.Cost:
+    return pb.Cost(forward_ns=cost.forward_ns, queue_ns=cost.queue_ns, num_passes=cost.num_passes)
+
+
+def _decode_cost(message: pb.Cost) -> Cost:
+    return Cost(message.forward_ns, message.queue_ns, message.num_passes)
+
+
+def _encode_verdict(verdict: Verdict) -> pb.Verdict:
+    correction = verdict.correction
+    return pb.Verdict(
+        epoch=verdict.epoch,
+        stale=verdict.stale,
+        verified_through=verdict.verified_through,
+        correction=correction
+        and pb.Correction(
+            position=correction.position, tokens=correction.tokens, next_epoch=correction.next_epoch
+        ),
+        near_ties=verdict.near_ties,
+        cost=_encode_cost(verdict.cost),
+    )
+
+
+def _decode_verdict(message: pb.Verdict) -> Verdict:
+    correction = None
+    if message.HasField("correction"):
+        if not message.correction.tokens:
+            raise InvalidRequest("verdict.correction.tokens: empty")
+        correction = Correction(
+            message.correction.position, tuple(message.correction.tokens), message.correction.next_epoch
+        )
+    return Verdict(
+        epoch=message.epoch,
+        verified_through=message.verified_through,
+        correction=correction,
+        stale=message.stale,
+        near_ties=tuple(message.near_ties),
+        cost=_decode_cost(message.cost),
+    )
+
+
+def _decode_written(message: pb.Prefix | pb.GenerateResponse) -> Written:
+    return Written(message.start, tuple(message.tokens), tuple(message.near_ties), _decode_cost(message.cost))
+
+
+def to_tokens(values: Iterable[int]) -> Tokens:
+    """Token ids as an array: int64 (n,)."""
+    return np.array(list(values), np.int64)

@@ -1,0 +1,96 @@
+"""The coupled sampler: device and cloud draw token t with the same noise, so that equal laws give equal tokens.
+
+In: logits, and (seed, position). Out: a token, and by how much it won. Gumbel-max sampling with common random numbers
+(the Gumbel coupling of Daliri et al., arXiv 2408.07978): two laws p and q pick the same token with probability at
+least (1 − TV) / (1 + TV). The noise comes from a counter-based generator, addressed by (seed, position) and by
+nothing else, so neither batching, order nor restarts can change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.types import Sampling
+
+Logits = NDArray[np.float32]
+
+NEAR_TIE_TOLERANCE = 1e-3
+"""A lead smaller than this (log-probability units) may be turned by floating-point noise between batch shapes."""
+
+MIN_TEMPERATURE = 1e-5
+"""Floor of the divisor, as in LlamaGen; temperature 0 itself is greedy and draws no noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A token and its lead over the runner-up, in units of log-probability over temperature."""
+
+    token: int
+    lead: float
+
+    @property
+    def is_near_tie(self) -> bool:
+        return self.lead < NEAR_TIE_TOLERANCE
+
+
+def gumbel(seed: int, position: int, vocab_size: int) -> Logits:
+    """Standard Gumbel noise of one token position: float32 (V,), a pure function of its arguments.
+
+    Philox-4x64 keyed by (seed, position); raw words only, whose stream numpy guarantees not to change. 32 random
+    bits a value, small side first, so the upper tail (which decides an arg-max) has full float32 resolution.
+    """
+    key = np.array([seed, position], dtype=np.uint64)
+    words = np.random.Philox(key=key).random_raw((vocab_size + 1) // 2)  # uint64
+    u = (words.view(np.uint32)[:vocab_size].astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-32)
+    np.minimum(u, np.float32(1 - 2.0**-24), out=u)
+    return -np.log(-np.log1p(-u))
+
+
+def keep_likely(logits: Logits, top_k: int, top_p: float) -> Logits:
+    """Logits (V,) with −inf outside top-k, then outside top-p: the field's order, after temperature.
+
+    Top-k keeps ties with the k-th. Top-p keeps the smallest set of most likely tokens whose probability reaches
+    top_p, at least one. top_k 0 and top_p 1 keep everything.
+    """
+    if 0 < top_k < logits.size:
+        kth = np.partition(logits, -top_k)[-top_k]
+        logits = np.where(logits < kth, np.float32(-np.inf), logits)
+    if top_p < 1.0:
+        order = np.argsort(-logits, kind="stable")
+        weights = np.exp(logits[order] - logits[order[0]], dtype=np.float64)
+        before = np.concatenate([[0.0], np.cumsum(weights)[:-1]])
+        dropped = order[before >= top_p * weights.sum()]
+        logits = logits.copy()
+        logits[dropped[dropped != order[0]]] = -np.inf
+    return logits
+
+
+def draw(logits: Logits, position: int, sampling: Sampling) -> Draw:
+    """Draw the token of a position: arg-max of filtered logits / temperature + gumbel(seed, position).
+
+    logits: float32 (V,), finite. Order of operations: temperature, top-k, top-p, as in LlamaGen and transformers.
+    A lead tells nothing of a near tie at the *cut* of top-k or top-p.
+    """
+    scores = np.asarray(logits, np.float32)
+    if sampling.temperature > 0:
+        scores = scores / np.float32(max(sampling.temperature, MIN_TEMPERATURE))
+        scores = keep_likely(scores, sampling.top_k, sampling.top_p) + gumbel(
+            sampling.seed, position, scores.size
+        )
+    token = int(scores.argmax())
+    best = float(scores[token])
+    scores[token] = -np.inf
+    lead = best - float(scores.max())
+    return Draw(token, lead)
+
+
+def sample(
+    logits: Logits, *, seed: int, position: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> int:
+    """The token of `draw`, with the sampling values spelled out."""
+    return draw(
+        logits, position, Sampling(seed=seed, temperature=temperature, top_k=top_k, top_p=top_p)
+    ).token
