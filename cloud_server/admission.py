@@ -108,15 +108,11 @@ class Admission:
         if len(tokens) > manifest.num_tokens:
             raise InvalidRequest(f"{name}: {len(tokens)} tokens; the picture has {manifest.num_tokens}")
         if len(tokens) and tokens.max() >= manifest.vocab_size:
-            raise InvalidRequest(
-                f"{name}: token {tokens.max()} is outside the vocabulary of {manifest.vocab_size}"
-            )
+            raise InvalidRequest(f"{name}: token {tokens.max()} is outside the vocabulary of {manifest.vocab_size}")
 
     def _check_digests(self, digests: dict[str, str]) -> None:
         expected = self._manifest.device_digests()
-        differing = sorted(
-            name for name in expected.keys() | digests.keys() if digests.get(name) != expected.get(name)
-        )
+        differing = sorted(name for name in expected.keys() | digests.keys() if digests.get(name) != expected.get(name))
         if differing:
             raise PairMismatch(
                 f"open.file_digests: {', '.join(differing)} differ from bundle {self._manifest.name} "

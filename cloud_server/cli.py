@@ -16,16 +16,10 @@ from shared.errors import CiarError
 
 
 def serve(
-    address: Annotated[
-        str | None, typer.Option(help="host:port to listen on; port 0 takes a free one.")
-    ] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Folder of the bundle; the embedded one if not given.")
-    ] = None,
+    address: Annotated[str | None, typer.Option(help="host:port to listen on; port 0 takes a free one.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle; the embedded one if not given.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of a model pass; 0 leaves it to torch.")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of a model pass; 0 leaves it to torch.")] = None,
     max_sessions: Annotated[int | None, typer.Option(help="Pictures in the making at a time.")] = None,
     log_format: Annotated[str | None, typer.Option(help="json or console.")] = None,
 ) -> None:

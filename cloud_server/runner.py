@@ -71,9 +71,7 @@ class ModelRunner:
         self._device = model.output.weight.device
         # Two sequences a slot: with the caption, and without it for guidance.
         shape = (config.num_layers, 2, 2 * num_slots, config.num_heads, self._prefix_rows + config.num_tokens)
-        self._cache = torch.empty(
-            *shape, config.head_dim, dtype=model.output.weight.dtype, device=self._device
-        )
+        self._cache = torch.empty(*shape, config.head_dim, dtype=model.output.weight.dtype, device=self._device)
         self._null_condition = model.null_condition
         length = self._prefix_rows + config.num_tokens
         hidden = torch.ones(length, length, dtype=torch.bool, device=self._device).triu(1)
@@ -86,18 +84,11 @@ class ModelRunner:
         inputs = [self._embed(segment) for segment in segments]  # (R, n, d) each, R sequences
         spans = self._spans(segments, inputs)
         rope = torch.cat(
-            [
-                self._model.rope[s.start : s.end].repeat(x.shape[0], 1)
-                for s, x in zip(spans, inputs, strict=True)
-            ]
+            [self._model.rope[s.start : s.end].repeat(x.shape[0], 1) for s, x in zip(spans, inputs, strict=True)]
         )
-        hidden = self._model.run(
-            torch.cat([x.flatten(0, 1) for x in inputs]), rope, self._attend(spans)
-        )  # (N, d)
+        hidden = self._model.run(torch.cat([x.flatten(0, 1) for x in inputs]), rope, self._attend(spans))  # (N, d)
         wanted = [
-            hidden[span.packed].view_as(x)[
-                :, torch.from_numpy(segment.wanted + (self._prefix_rows - 1 - span.start))
-            ]
+            hidden[span.packed].view_as(x)[:, torch.from_numpy(segment.wanted + (self._prefix_rows - 1 - span.start))]
             for segment, span, x in zip(segments, spans, inputs, strict=True)
         ]  # (R, w, d) each
         logits = self._model.output(torch.cat([rows.flatten(0, 1) for rows in wanted])).float()  # (Σ R·w, V)

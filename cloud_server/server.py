@@ -76,9 +76,7 @@ class CloudServer:
         )
         pb_grpc.add_CiarServiceServicer_to_server(self._servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         host = settings.address.rpartition(":")[0]
         try:
             port = self._server.add_insecure_port(settings.address)

@@ -58,7 +58,7 @@ def domain_errors(handler: Handler) -> Handler:
             "refused",
             extra={"rpc": handler.__name__, "error": type(failure).__name__, "reason": str(failure)},
         )
-        await context.abort(failure.code, str(failure), trailing_metadata(failure))
+        return await context.abort(failure.code, str(failure), trailing_metadata(failure))
 
     return wrapped
 
@@ -176,9 +176,7 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
         try:
             while not (await asyncio.wait({message}, timeout=timeout_s))[0]:
                 if conversation is None or not conversation.awaits_cloud:
-                    raise TimedOut(
-                        f"no frame for {timeout_s:g} s; open a new session, with what is decided as history"
-                    )
+                    raise TimedOut(f"no frame for {timeout_s:g} s; open a new session, with what is decided as history")
         finally:
             if not message.done():
                 message.cancel()
@@ -193,9 +191,7 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
             await self._read(context, self._idle_timeout_s)
         except EOFError:
             return
-        raise ProtocolError(
-            "frame: nothing may follow finish; end the stream, and open a new session for more"
-        )
+        raise ProtocolError("frame: nothing may follow finish; end the stream, and open a new session for more")
 
     @asynccontextmanager
     async def _session(self, admitted: Admitted, context: grpc.aio.ServicerContext) -> AsyncIterator[Replies]:
@@ -207,9 +203,7 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
         logger.info("opened", extra={**log, "slot": slot, "history_tokens": admitted.history.end})
         started = loop.time()
         try:
-            self._engine.open(
-                admitted, slot, lambda frame: loop.call_soon_threadsafe(replies.put_nowait, frame)
-            )
+            self._engine.open(admitted, slot, lambda frame: loop.call_soon_threadsafe(replies.put_nowait, frame))
             try:
                 async with asyncio.timeout(self._session_timeout_s):
                     yield replies

@@ -147,21 +147,15 @@ class Session:
     def _check(self, draft: Draft) -> None:
         block, num_tokens = draft.block, len(self._tokens)
         if draft.epoch > self._epoch:
-            raise ProtocolError(
-                f"draft.epoch: {draft.epoch} has not begun; the session is in epoch {self._epoch}"
-            )
+            raise ProtocolError(f"draft.epoch: {draft.epoch} has not begun; the session is in epoch {self._epoch}")
         if block.start != self._known:
-            raise InvalidRequest(
-                f"draft.block.start: {block.start}, but the next token of this epoch is {self._known}"
-            )
+            raise InvalidRequest(f"draft.block.start: {block.start}, but the next token of this epoch is {self._known}")
         if not 0 < len(block.tokens) <= self._limits.max_block_tokens:
             raise InvalidRequest(
                 f"draft.block.tokens: {len(block.tokens)} tokens; send 1 to {self._limits.max_block_tokens}"
             )
         if block.end > num_tokens:
-            raise InvalidRequest(
-                f"draft.block.tokens: they end at {block.end}, past the picture's {num_tokens}"
-            )
+            raise InvalidRequest(f"draft.block.tokens: they end at {block.end}, past the picture's {num_tokens}")
         if not block.asked[-1]:
             raise InvalidRequest("draft.block.asked_mask: the last token of a draft must be asked about")
         if len(self._drafts) >= self._limits.max_in_flight:
@@ -271,9 +265,7 @@ class Session:
                 num_corrections=self._summary.num_corrections + (correction is not None),
             )
             self._decided = self._known if correction else block.end
-            self._reply(
-                Verdict(draft.epoch, self._decided, correction, near_ties=outcome.near_ties, cost=cost)
-            )
+            self._reply(Verdict(draft.epoch, self._decided, correction, near_ties=outcome.near_ties, cost=cost))
 
     def _correct(self, position: int, token: int) -> Correction:
         """Roll back to `position`, put the cloud's token there and begin a new epoch."""

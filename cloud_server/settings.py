@@ -48,6 +48,4 @@ class Settings(BaseSettings):
     @property
     def limits(self) -> Limits:
         """What the device is told."""
-        return Limits(
-            self.max_block_tokens, self.max_in_flight, int(self.idle_timeout_s * 1000), self.max_prompt_bytes
-        )
+        return Limits(self.max_block_tokens, self.max_in_flight, int(self.idle_timeout_s * 1000), self.max_prompt_bytes)

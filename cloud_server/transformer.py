@@ -61,9 +61,7 @@ class TransformerConfig(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> TransformerConfig:
         if self.dim % self.num_heads or self.head_dim % 4:
-            raise ValueError(
-                f"dim {self.dim} over num_heads {self.num_heads} must be a multiple of 4 (2D RoPE)"
-            )
+            raise ValueError(f"dim {self.dim} over num_heads {self.num_heads} must be a multiple of 4 (2D RoPE)")
         if self.conditioning == "class" and self.caption_length != 1:
             raise ValueError("class conditioning has caption_length 1")
         return self
@@ -133,9 +131,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rope: Tensor, layer: int, attend: Attend) -> Tensor:
         qkv = self.wqkv(x).view(-1, 3, self.num_heads, self.head_dim)  # (N, 3, H, Dh)
         pairs = torch.view_as_complex(qkv[:, :2].float().unflatten(-1, (-1, 2)))  # (N, 2, H, Dh/2)
-        q, k = (
-            torch.view_as_real(pairs * rope[:, None, None]).flatten(-2).type_as(x).unbind(1)
-        )  # (N, H, Dh) each
+        q, k = torch.view_as_real(pairs * rope[:, None, None]).flatten(-2).type_as(x).unbind(1)  # (N, H, Dh) each
         return self.wo(attend(layer, q, k, qkv[:, 2]).reshape(x.shape))
 
 
@@ -189,9 +185,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
-        self.feature_projection = (
-            nn.Linear(config.feature_dim, config.dim, bias=False) if config.feature_dim else None
-        )
+        self.feature_projection = nn.Linear(config.feature_dim, config.dim, bias=False) if config.feature_dim else None
         self.register_buffer("rope", rope_table(config), persistent=False)  # (C + T, Dh/2)
         self.apply(self._initialise)
 
@@ -237,7 +231,7 @@ class Transformer(nn.Module):
         condition: int64 (B, C); tokens: int64 (B, n), n < T + 1; features: float (B, n, r) or None.
         Returns float32 (B, n + 1, V): entry t is the law of token t given the tokens before it.
         """
-        batch, num_tokens = tokens.shape
+        batch = len(tokens)
         prefix = self.embed_prefix(condition)  # (B, C, d)
         rows = self.embed_tokens(tokens, features)  # (B, n, d)
         if (bias := self.condition_bias(prefix)) is not None:

@@ -1,14 +1,13 @@
 """The acceptance rule: which drafted tokens stand, where the cloud's own takes over.
 
-p is the cloud's law, q the device's, x a drafted token, y the cloud's. In: the cloud's logits at the asked positions of a
-block. Out: how far the block stands, and the correction. This numpy code is what the server runs, and the reference.
+p is the cloud's law, q the device's, x a drafted token, y the cloud's. In: the cloud's logits at the asked positions of
+a block. Out: how far the block stands, and the correction. This numpy code is what the server runs, and the reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,8 @@ from shared.types import Sampling
 Logits = NDArray[np.float32]
 
 
-class Rule(Protocol):
-    """Decides one asked token."""
-
-    def __call__(self, logits: Logits, position: int, drafted: int) -> Draw:
-        """The token that stands at `position`: `drafted` itself if it is accepted. logits: (V,), of p."""
-        ...
+Rule = Callable[[Logits, int, int], Draw]
+"""(logits of p (V,), position, drafted token x) -> the token that stands there: x itself if it is accepted."""
 
 
 def coupled(sampling: Sampling) -> Rule:

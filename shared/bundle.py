@@ -111,7 +111,5 @@ def load_manifest(folder: Path, *, check_files: bool = True) -> Manifest:
         if not file.is_file():
             raise PairMismatch(f"bundle: {file} is missing")
         if file.stat().st_size != entry.size_bytes or sha256_of(file) != entry.sha256:
-            raise PairMismatch(
-                f"bundle: {file} is not the file that the manifest names (size or SHA-256 differs)"
-            )
+            raise PairMismatch(f"bundle: {file} is not the file that the manifest names (size or SHA-256 differs)")
     return manifest

@@ -73,9 +73,7 @@ class CaptionVocabulary(BaseModel):
                 f"prompt: no known word in {prompt!r}; try for example {self._example()!r} (`ciar info` lists all)"
             )
         if len(found) > self.length:
-            raise InvalidRequest(
-                f"prompt: {len(found)} known phrases are more than the {self.length} of this model"
-            )
+            raise InvalidRequest(f"prompt: {len(found)} known phrases are more than the {self.length} of this model")
         return np.array(sorted(found) + [0] * (self.length - len(found)), np.int64)
 
     def _ids(self) -> dict[str, int]:

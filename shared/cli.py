@@ -5,8 +5,8 @@ device without torch has the device's commands, and a server without onnxruntime
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -23,10 +23,10 @@ COMMANDS = {
 class LazyGroup(TyperGroup):
     """A group whose commands are imported one at a time."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
         target, extra, _ = COMMANDS[cmd_name]
@@ -34,16 +34,18 @@ class LazyGroup(TyperGroup):
         try:
             found = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            raise click.ClickException(
-                f"`ciar {cmd_name}` needs {error.name}, which is not installed: pip install 'ciar[{extra}]'"
-            ) from error
+            typer.echo(
+                f"ciar: `ciar {cmd_name}` needs {error.name}, which is not installed: pip install 'ciar[{extra}]'",
+                err=True,
+            )
+            raise typer.Exit(2) from error
         if isinstance(found, typer.Typer):
             return typer.main.get_command(found)
         single = typer.Typer(add_completion=False)
         single.command(name=cmd_name)(found)
         return typer.main.get_command(single)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 

@@ -173,9 +173,7 @@ def encode_limits(limits: Limits) -> pb.Limits:
 
 
 def decode_limits(message: pb.Limits) -> Limits:
-    return Limits(
-        message.max_block_tokens, message.max_in_flight, message.idle_timeout_ms, message.max_prompt_bytes
-    )
+    return Limits(message.max_block_tokens, message.max_in_flight, message.idle_timeout_ms, message.max_prompt_bytes)
 
 
 def encode_block(block: Block) -> pb.Block:
@@ -219,9 +217,7 @@ def _unpack(data: bytes, num_tokens: int, name: str) -> Mask:
     if not data:
         return np.zeros(num_tokens, np.bool_)
     if len(data) != -(-num_tokens // 8):
-        raise InvalidRequest(
-            f"{name}: {len(data)} bytes for {num_tokens} tokens; one bit a token, or none at all"
-        )
+        raise InvalidRequest(f"{name}: {len(data)} bytes for {num_tokens} tokens; one bit a token, or none at all")
     bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").astype(np.bool_)
     if bits[num_tokens:].any():
         raise InvalidRequest(f"{name}: bits set past the last token")
@@ -237,15 +233,14 @@ def _decode_cost(message: pb.Cost) -> Cost:
 
 
 def _encode_verdict(verdict: Verdict) -> pb.Verdict:
-    correction = verdict.correction
+    correction = None
+    if (c := verdict.correction) is not None:
+        correction = pb.Correction(position=c.position, tokens=c.tokens, next_epoch=c.next_epoch)
     return pb.Verdict(
         epoch=verdict.epoch,
         stale=verdict.stale,
         verified_through=verdict.verified_through,
-        correction=correction
-        and pb.Correction(
-            position=correction.position, tokens=correction.tokens, next_epoch=correction.next_epoch
-        ),
+        correction=correction,
         near_ties=verdict.near_ties,
         cost=_encode_cost(verdict.cost),
     )

@@ -46,7 +46,7 @@ def gumbel(seed: int, position: int, vocab_size: int) -> Logits:
     words = np.random.Philox(key=key).random_raw((vocab_size + 1) // 2)  # uint64
     u = (words.view(np.uint32)[:vocab_size].astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-32)
     np.minimum(u, np.float32(1 - 2.0**-24), out=u)
-    return -np.log(-np.log1p(-u))
+    return np.asarray(-np.log(-np.log1p(-u)), np.float32)
 
 
 def keep_likely(logits: Logits, top_k: int, top_p: float) -> Logits:
@@ -77,9 +77,7 @@ def draw(logits: Logits, position: int, sampling: Sampling) -> Draw:
     scores = np.asarray(logits, np.float32)
     if sampling.temperature > 0:
         scores = scores / np.float32(max(sampling.temperature, MIN_TEMPERATURE))
-        scores = keep_likely(scores, sampling.top_k, sampling.top_p) + gumbel(
-            sampling.seed, position, scores.size
-        )
+        scores = keep_likely(scores, sampling.top_k, sampling.top_p) + gumbel(sampling.seed, position, scores.size)
     token = int(scores.argmax())
     best = float(scores[token])
     scores[token] = -np.inf
@@ -91,6 +89,4 @@ def sample(
     logits: Logits, *, seed: int, position: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
 ) -> int:
     """The token of `draw`, with the sampling values spelled out."""
-    return draw(
-        logits, position, Sampling(seed=seed, temperature=temperature, top_k=top_k, top_p=top_p)
-    ).token
+    return draw(logits, position, Sampling(seed=seed, temperature=temperature, top_k=top_k, top_p=top_p)).token

@@ -6,10 +6,12 @@ stable for logits of ±1e4 and costs O(V). This is the reference for the same fo
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+Array = NDArray[Any]
 
 
 def interfuse(center: Array, radius: Array) -> tuple[Array, Array]:
@@ -31,12 +33,12 @@ def interfuse(center: Array, radius: Array) -> tuple[Array, Array]:
 
 def ambiguity(lower: Array, upper: Array) -> Array:
     """Ω = ‖upper − lower‖₁, the total width (paper): (…, V) bounds -> (…)."""
-    return np.asarray(upper - lower).sum(-1)
+    return np.asarray((upper - lower).sum(-1))
 
 
 def disparity(lower: Array, upper: Array) -> Array:
     """Σ, the population standard deviation of the widths (paper): (…, V) bounds -> (…)."""
-    return np.asarray(upper - lower).std(-1)
+    return np.asarray((upper - lower).std(-1))
 
 
 def uncertainty(lower: Array, upper: Array) -> Array:
@@ -54,9 +56,9 @@ def _log_odds(center: Array) -> Array:
     without_top = np.where(np.arange(center.shape[-1]) == top, 0.0, weights).sum(-1, keepdims=True)
     np.put_along_axis(rest, top, without_top, -1)
     with np.errstate(divide="ignore"):
-        return shifted - np.log(rest)  # +inf for a token that holds everything
+        return np.asarray(shifted - np.log(rest))  # +inf for a token that holds everything
 
 
 def _sigmoid(x: Array) -> Array:
     with np.errstate(over="ignore"):
-        return 1.0 / (1.0 + np.exp(-x))
+        return np.asarray(1.0 / (1.0 + np.exp(-x)))
