@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cloud_server.packed import pack_linears
 from cloud_server.session import Segment
 from cloud_server.transformer import Transformer, TransformerConfig
 from shared.errors import PairMismatch
@@ -68,11 +69,13 @@ class ModelRunner:
         self._model = model
         config = model.config
         self._prefix_rows = config.caption_length
-        self._device = model.output.weight.device
+        weight = model.output.weight
+        self._device = weight.device
         # Two sequences a slot: with the caption, and without it for guidance.
         shape = (config.num_layers, 2, 2 * num_slots, config.num_heads, self._prefix_rows + config.num_tokens)
-        self._cache = torch.empty(*shape, config.head_dim, dtype=model.output.weight.dtype, device=self._device)
+        self._cache = torch.empty(*shape, config.head_dim, dtype=weight.dtype, device=self._device)
         self._null_condition = model.null_condition
+        pack_linears(model)
         length = self._prefix_rows + config.num_tokens
         hidden = torch.ones(length, length, dtype=torch.bool, device=self._device).triu(1)
         self._mask = torch.zeros(length, length, dtype=self._cache.dtype, device=self._device)
