@@ -1,0 +1,1 @@
+"""What the system costs and gains, measured over real processes and a real connection."""
