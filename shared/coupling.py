@@ -74,7 +74,7 @@ def draw(logits: Logits, position: int, sampling: Sampling) -> Draw:
     logits: float32 (V,), finite. Order of operations: temperature, top-k, top-p, as in LlamaGen and transformers.
     A lead tells nothing of a near tie at the *cut* of top-k or top-p.
     """
-    scores = np.asarray(logits, np.float32)
+    scores = np.array(logits, np.float32)  # a copy: the winner is struck out below
     if sampling.temperature > 0:
         scores = scores / np.float32(max(sampling.temperature, MIN_TEMPERATURE))
         scores = keep_likely(scores, sampling.top_k, sampling.top_p) + gumbel(sampling.seed, position, scores.size)
