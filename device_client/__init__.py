@@ -1,0 +1,68 @@
+"""The device's half of CIAR: drafts tokens, decides the sure ones, asks a cloud about the others.
+
+from device_client import Client
+
+with Client("localhost:50051") as client:
+    client.generate("red filled heart on cream", seed=7).image.save("heart.png")
+"""
+
+from device_client.client import Client, Progress
+from device_client.gates import (
+    AlwaysAsk,
+    CertifiedBudget,
+    FixedThreshold,
+    Gate,
+    NeverAsk,
+    RunningQuantile,
+    Scores,
+    make_gate,
+)
+from device_client.heatmap import heatmap
+from device_client.local_server import LocalServer
+from device_client.result import Decision, Mode, Result, Timings, Traffic
+from device_client.transport import GrpcTransport, Session, Transport
+from device_client.waiting import RetryPolicy
+from shared.errors import (
+    Busy,
+    CiarError,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    PairMismatch,
+    ProtocolError,
+    TimedOut,
+    Unavailable,
+)
+
+__all__ = [
+    "AlwaysAsk",
+    "Busy",
+    "CertifiedBudget",
+    "CiarError",
+    "Client",
+    "Decision",
+    "FixedThreshold",
+    "Gate",
+    "GrpcTransport",
+    "InternalError",
+    "InvalidRequest",
+    "LocalServer",
+    "Mode",
+    "NeverAsk",
+    "NotFound",
+    "PairMismatch",
+    "Progress",
+    "ProtocolError",
+    "Result",
+    "RetryPolicy",
+    "RunningQuantile",
+    "Scores",
+    "Session",
+    "TimedOut",
+    "Timings",
+    "Traffic",
+    "Transport",
+    "Unavailable",
+    "heatmap",
+    "make_gate",
+]
