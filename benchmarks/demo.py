@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from device_client import Client, Decision, LocalServer, Mode, Result, draw_heatmap
+from device_client import Client, Decision, LocalServer, Mode, Result, heatmap
+from device_client.heatmap import COLOURS, LABELS
 
 PROMPTS = (
     "red filled heart on cream",
@@ -105,8 +106,8 @@ def main() -> None:
     """Draw, write out/demo.png, print the table and the JSON line."""
     console = Console()
     OUT.mkdir(exist_ok=True)
-    with LocalServer(threads=1) as address, Client(address) as client:
-        console.print(f"cloud: process of its own on {address}; device: process {os.getpid()}")
+    with LocalServer(arguments=("--threads", "1")) as server, Client(server.address) as client:
+        console.print(f"cloud: a process of its own at {server.address}; device: process {os.getpid()}")
         client.generate(PROMPTS[0], seed=SEED)  # loads the graphs, fills caches
         drawn: dict[Mode, list[Result]] = {mode: [] for mode in MODES}
         for prompt in track(PROMPTS, description="drawing", console=console, transient=True):
@@ -163,10 +164,15 @@ def sheet(base: Sequence[Result], collaboration: Sequence[Result]) -> Image.Imag
         tiles = (
             alone.image.resize((TILE, TILE), Image.Resampling.NEAREST),
             together.image.resize((TILE, TILE), Image.Resampling.NEAREST),
-            draw_heatmap(together, TILE),
+            heatmap(together, width_px=TILE, legend=False),
         )
         for step, tile in enumerate(tiles):
             canvas.paste(tile, (x + step * (TILE + gap), y + label))
+    x, y = gap, num_rows * cell_height + label + gap
+    for decision in (Decision.PREFIX, Decision.LOCAL, Decision.CONFIRMED, Decision.CORRECTED):
+        pen.rectangle((x, y, x + 18, y + 18), fill=COLOURS[decision], outline="black")
+        pen.text((x + 26, y), LABELS[decision], fill="black", font=font)
+        x += 200
     return canvas
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from device_client import Client, Decision, Mode, Progress, Result, Unavailable
+from device_client import Client, Decision, Mode, Progress, Result, RetryPolicy, Unavailable
 from tests.support.server_process import ServerProcess
 
 PROMPTS = [
@@ -114,7 +114,7 @@ def test_a_killed_server_comes_back_and_the_picture_is_that_of_an_undisturbed_ru
             threading.Thread(target=restart).start()
 
     try:
-        with Client(process.address, reconnect_timeout_s=60) as client:
+        with Client(process.address, retry=RetryPolicy(give_up_after_s=60)) as client:
             undisturbed = client.generate(PROMPTS[2], seed=9, mode=mode)
             disturbed = client.generate(PROMPTS[2], seed=9, mode=mode, on_progress=disturb)
     finally:
@@ -127,7 +127,7 @@ def test_a_killed_server_comes_back_and_the_picture_is_that_of_an_undisturbed_ru
 def test_a_server_killed_for_good_is_a_typed_error_with_what_was_decided() -> None:
     process = ServerProcess()
     process.start()
-    with Client(process.address, reconnect_timeout_s=2) as client:
+    with Client(process.address, retry=RetryPolicy(give_up_after_s=2)) as client:
         undisturbed = client.generate(PROMPTS[2], seed=9)
         killed = threading.Event()
 

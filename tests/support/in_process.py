@@ -1,0 +1,116 @@
+"""A device's transport to a cloud in the same process: the real engine and admission, without gRPC and without a wire."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cloud_server.admission import Admission
+from cloud_server.engine import Engine
+from cloud_server.runner import ModelRunner, load_transformer
+from device_client.transport import Session
+from shared.bundle import MANIFEST, load_manifest
+from shared.captions import CaptionVocabulary
+from shared.codec import to_tokens
+from shared.errors import CiarError, ProtocolError
+from shared.types import CloudFrame, DeviceFrame, Draft, Finish, Limits, Open, Sampling, Written
+
+
+class InProcessTransport:
+    """`device_client.Transport` over an engine of its own."""
+
+    def __init__(self, bundle: Path, *, limits: Limits | None = None, max_sessions: int = 4) -> None:
+        self._bundle = bundle
+        self._limits = limits or Limits()
+        self._manifest = load_manifest(bundle)
+        self.admission = Admission(
+            self._manifest,
+            CaptionVocabulary.load(bundle / "captions.json"),
+            self._limits,
+            max_sessions=max_sessions,
+            retry_after_ms=10,
+        )
+        self.engine = Engine(
+            ModelRunner(load_transformer(bundle), max_sessions),
+            num_tokens=self._manifest.num_tokens,
+            feature_dim=self._manifest.feature_dim,
+            limits=self._limits,
+        )
+        self.engine.start()
+
+    def model_info(self, timeout_s: float) -> tuple[str, str, Limits]:
+        return (self._bundle / MANIFEST).read_text(encoding="utf-8"), "in process", self._limits
+
+    def artifact(self, name: str, timeout_s: float) -> Iterator[bytes]:
+        yield (self._bundle / name).read_bytes()
+
+    def generate(
+        self, prompt: str, sampling: Sampling, resume_tokens: Sequence[int], timeout_s: float
+    ) -> Iterator[tuple[Written, int]]:
+        admitted = self.admission.admit_generate(prompt, sampling, to_tokens(resume_tokens))
+        slot = self.admission.acquire_slot()
+        replies: queue.SimpleQueue[CloudFrame | CiarError] = queue.SimpleQueue()
+        self.engine.open(admitted, slot, replies.put)
+        end = len(resume_tokens)
+        try:
+            while end < self._manifest.num_tokens:
+                written = replies.get(timeout=timeout_s)
+                assert isinstance(written, Written)
+                end = written.start + len(written.tokens)
+                yield written, 0
+        finally:
+            self.engine.close(admitted.session_id)
+            self.admission.release_slot(slot)
+
+    def collaborate(self, timeout_s: float) -> Session:
+        return InProcessSession(self.admission, self.engine)
+
+    def close(self) -> None:
+        self.engine.stop()
+
+
+class InProcessSession:
+    """One conversation with the engine."""
+
+    def __init__(self, admission: Admission, engine: Engine) -> None:
+        self.bytes_up = self.bytes_down = 0
+        self._admission, self._engine = admission, engine
+        self._replies: queue.SimpleQueue[CloudFrame | CiarError] = queue.SimpleQueue()
+        self._session_id = ""
+        self._slot: int | None = None
+
+    def send(self, frame: DeviceFrame) -> None:
+        try:
+            self._forward(frame)
+        except CiarError as error:
+            self._replies.put(error)
+
+    def _forward(self, frame: DeviceFrame) -> None:
+        if isinstance(frame, Open):
+            if self._slot is not None:
+                raise ProtocolError("frame: a second open; a session has one")
+            admitted = self._admission.admit_open(frame)
+            self._slot = self._admission.acquire_slot()
+            self._session_id = admitted.session_id
+            self._engine.open(admitted, self._slot, self._replies.put)
+            return
+        assert isinstance(frame, Draft | Finish)
+        if isinstance(frame, Draft):
+            self._admission.check_draft_tokens(frame.block)
+        self._engine.submit(self._session_id, frame)
+
+    def receive(self, timeout_s: float) -> CloudFrame | None:
+        try:
+            reply = self._replies.get(timeout=timeout_s) if timeout_s > 0 else self._replies.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(reply, CiarError):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        if self._slot is not None:
+            self._engine.close(self._session_id)
+            self._admission.release_slot(self._slot)
+            self._slot = None
