@@ -119,7 +119,11 @@ class Engine:
             return
         forward_ns = perf_counter_ns() - started_ns
         for (session, segment), rows in zip(work, logits, strict=True):
-            session.absorb(segment, rows, started_ns, forward_ns)
+            try:
+                session.absorb(segment, rows, started_ns, forward_ns)
+            except Exception:
+                logger.exception("session failed", extra={"session": session.id})
+                session.fail(InternalError("the session failed; see the server's log"))
 
     def _schedule(self) -> list[tuple[Session, Segment]]:
         """Everything that is queued, of all sessions, as far as it fits one pass; who did not fit comes first next."""

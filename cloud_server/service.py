@@ -11,9 +11,11 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from cloud_server.admission import Admission
 from cloud_server.engine import Engine
@@ -23,6 +25,7 @@ from shared.bundle import MANIFEST, Manifest
 from shared.errors import (
     CiarError,
     InternalError,
+    InvalidRequest,
     NotFound,
     ProtocolError,
     TimedOut,
@@ -122,12 +125,16 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
     async def Collaborate(  # noqa: N802
         self, _requests: Any, context: grpc.aio.ServicerContext
     ) -> None:
-        opening = await self._read(context, self._idle_timeout_s)
+        conversation = _Conversation()
+        try:
+            opening = await self._read(context, conversation)
+        except EOFError as exc:
+            raise ProtocolError("frame: the stream ended before open") from exc
         if not isinstance(opening, Open):
             raise ProtocolError("frame: a session begins with open")
         admitted = self._admission.admit_open(opening)
         async with self._session(admitted, context) as replies:
-            conversation = _Conversation()
+            conversation.received(opening)
             reader = asyncio.create_task(self._forward(admitted, conversation, replies, context))
             try:
                 while not conversation.over:
@@ -147,13 +154,13 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
         """Give the engine every frame of the device, in order; an error ends the conversation through `replies`."""
         try:
             while True:
-                frame = await self._read(context, self._idle_timeout_s, conversation)
+                frame = await self._read(context, conversation)
                 if isinstance(frame, Open):
                     raise ProtocolError("frame: a second open; a session has one")
                 if isinstance(frame, Draft):
                     self._admission.check_draft_tokens(frame.block)
                 if isinstance(frame, Finish):
-                    await self._expect_end(context)
+                    await self._expect_end(context, conversation)
                 conversation.received(frame)
                 self._engine.submit(admitted.session_id, frame)
                 if isinstance(frame, Finish):
@@ -168,27 +175,32 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
             logger.exception("unforeseen error while reading", extra={"session": admitted.session_id})
             replies.put_nowait(InternalError("unforeseen error; see the server's log"))
 
-    async def _read(
-        self, context: grpc.aio.ServicerContext, timeout_s: float, conversation: _Conversation | None = None
-    ) -> Open | Draft | Finish:
+    async def _read(self, context: grpc.aio.ServicerContext, conversation: _Conversation) -> Open | Draft | Finish:
         """The device's next frame. Raises EOFError at the end of the stream, TimedOut when the device owes one."""
+        limit_s = self._idle_timeout_s
         message = asyncio.ensure_future(context.read())
+        # Who gives up waiting leaves the read behind; what becomes of it then is nobody's concern.
+        message.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            while not (await asyncio.wait({message}, timeout=timeout_s))[0]:
-                if conversation is None or not conversation.awaits_cloud:
-                    raise TimedOut(f"no frame for {timeout_s:g} s; open a new session, with what is decided as history")
+            while not (await asyncio.wait({message}, timeout=limit_s - conversation.silence_s))[0]:
+                if conversation.silence_s >= limit_s:
+                    raise TimedOut(f"no frame for {limit_s:g} s; open a new session, with what is decided as history")
         finally:
             if not message.done():
                 message.cancel()
-        request = message.result()
+        conversation.heard()
+        try:
+            request = message.result()
+        except DecodeError as exc:
+            raise InvalidRequest("frame: not a message of this contract (ciar.v1)") from exc
         if request is grpc.aio.EOF:
             raise EOFError
         return codec.decode_device_frame(request, self._manifest.feature_dim)
 
-    async def _expect_end(self, context: grpc.aio.ServicerContext) -> None:
+    async def _expect_end(self, context: grpc.aio.ServicerContext, conversation: _Conversation) -> None:
         """Wait for the device's end of stream, the only thing that may follow finish."""
         try:
-            await self._read(context, self._idle_timeout_s)
+            await self._read(context, conversation)
         except EOFError:
             return
         raise ProtocolError("frame: nothing may follow finish; end the stream, and open a new session for more")
@@ -216,21 +228,27 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
 
 
 class _Conversation:
-    """Who owes whom a frame."""
+    """Who owes whom a frame, and for how long the device has owed one."""
 
     def __init__(self) -> None:
-        self._owed_by_cloud = 2  # opened and prefix
+        self._owed_by_cloud = 0
+        self._last_frame_at = monotonic()
         self.over = False
 
     @property
-    def awaits_cloud(self) -> bool:
-        return self._owed_by_cloud > 0
+    def silence_s(self) -> float:
+        """Seconds since the last frame either way; none pass while the cloud owes one."""
+        return 0.0 if self._owed_by_cloud else monotonic() - self._last_frame_at
 
-    def received(self, _frame: Draft | Finish) -> None:
-        self._owed_by_cloud += 1
+    def heard(self) -> None:
+        self._last_frame_at = monotonic()
+
+    def received(self, frame: Open | Draft | Finish) -> None:
+        self._owed_by_cloud += 2 if isinstance(frame, Open) else 1  # opened and prefix
 
     def sent(self, frame: CloudFrame) -> None:
         self._owed_by_cloud -= 1
+        self._last_frame_at = monotonic()
         self.over = isinstance(frame, Summary)
 
 

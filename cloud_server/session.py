@@ -116,6 +116,7 @@ class Session:
         self._unsent = Written(history.end, ())
         self._queued_since = perf_counter_ns()
         self._summary = Summary(num_prefix_tokens=max(0, admitted.write_until - history.end))
+        self._finishing = False
         self.finished = False
         if admitted.collaborative:
             reply(Opened(self.id, tuple(admitted.condition.tolist())))
@@ -130,19 +131,25 @@ class Session:
 
     def receive(self, frame: Draft | Finish) -> None:
         """Take a frame. Raises ProtocolError or InvalidRequest, which end this session and touch no other."""
-        if self.finished:
+        if self.finished or self._finishing:
             raise ProtocolError("frame: the session is finished; open a new one")
         if self._writing:
             raise ProtocolError("frame: wait for the prefix before sending drafts")
         if isinstance(frame, Finish):
-            self.finished = True
-            self._reply(self._summary)
+            self._finishing = True
+            self._finish_if_answered()
         elif frame.epoch < self._epoch:
             self._answer_stale(frame)
         else:
             self._check(frame)
             self._drafts.append((frame, perf_counter_ns()))
             self._append(frame.block)
+
+    def _finish_if_answered(self) -> None:
+        """The summary, once the device wants no more and every draft has its verdict."""
+        if self._finishing and not self._drafts:
+            self.finished = True
+            self._reply(self._summary)
 
     def _check(self, draft: Draft) -> None:
         block, num_tokens = draft.block, len(self._tokens)
@@ -266,6 +273,7 @@ class Session:
             )
             self._decided = self._known if correction else block.end
             self._reply(Verdict(draft.epoch, self._decided, correction, near_ties=outcome.near_ties, cost=cost))
+        self._finish_if_answered()
 
     def _correct(self, position: int, token: int) -> Correction:
         """Roll back to `position`, put the cloud's token there and begin a new epoch."""
