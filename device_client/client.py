@@ -38,6 +38,7 @@ from shared.types import Limits, Sampling
 
 DEFAULT_DEPTH = 4
 DEFAULT_MAX_AHEAD = 32
+MAX_TIMEOUT_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Client:
         """
         if transport is None and not address:
             raise InvalidRequest("address: give HOST:PORT of a server, or a transport")
-        _require("connect_timeout_s", connect_timeout_s, low=0, above=True)
+        _require_timeout("connect_timeout_s", connect_timeout_s)
         self._transport = transport or GrpcTransport(address)
         self._cache = ArtifactCache(Path(cache_dir) if cache_dir else default_cache())
         self._connect_timeout_s = connect_timeout_s
@@ -155,7 +156,7 @@ class Client:
         drawn by then is in the error's `committed`.
         """
         began = perf_counter()
-        _require("timeout_s", timeout_s, low=0, above=True)
+        _require_timeout("timeout_s", timeout_s)
         chosen = _parse_mode(mode)
         deadline = Deadline(timeout_s)
         with self._turn(deadline):
@@ -352,14 +353,14 @@ def _sampling(manifest: Manifest, **given: Any) -> Sampling:
 def _num_prefix_tokens(prefix_rate: float | None, manifest: Manifest) -> int:
     """m = ⌊ρT⌋, with ρT forgiven its rounding error."""
     rate = manifest.defaults.prefix_rate if prefix_rate is None else prefix_rate
-    _require("prefix_rate", rate, low=0, high=1)
+    if not 0 <= rate <= 1:
+        raise InvalidRequest(f"prefix_rate: must be in [0, 1] (got {rate!r})")
     return math.floor(rate * manifest.num_tokens + 1e-9)
 
 
-def _require(name: str, value: float, *, low: float, high: float = math.inf, above: bool = False) -> None:
-    if not (low <= value <= high) or (above and value == low):
-        span = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"above {low:g}"
-        raise InvalidRequest(f"{name}: must be {span} (got {value!r})")
+def _require_timeout(name: str, value: float) -> None:
+    if not 0 < value <= MAX_TIMEOUT_S:
+        raise InvalidRequest(f"{name}: must be above 0 and at most {MAX_TIMEOUT_S:g} seconds (got {value!r})")
 
 
 def _require_count(name: str, value: int, most: int | None) -> int:

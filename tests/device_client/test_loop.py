@@ -1,0 +1,211 @@
+"""The decoding loop against a fake cloud: what is drawn depends on the seed and the gate, and on nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_client.gates import AlwaysAsk, Gate, NeverAsk, bounded, make_gate
+from device_client.loop import Loop, Request
+from device_client.result import Decision
+from device_client.track import Track
+from device_client.waiting import Deadline, RetryPolicy
+from shared.bundle import Manifest
+from shared.errors import Busy, CiarError, InvalidRequest, PairMismatch, ProtocolError, TimedOut, Unavailable
+from shared.types import Limits, Sampling
+from tests.device_client.conftest import QUICK
+from tests.device_client.fakes import FakeCloud, FakeDrafter
+
+delays = st.lists(st.integers(0, 6), min_size=1, max_size=8)
+gate_specs = st.sampled_from(
+    ["quantile:0.3", "quantile:0.6:ambiguity", "threshold:0.2", "certified:4", "always", "never"]
+)
+
+
+def draw(
+    manifest: Manifest,
+    cloud: FakeCloud,
+    gate: Gate | str,
+    *,
+    seed: int = 0,
+    num_prefix_tokens: int = 2,
+    depth: int = 4,
+    max_ahead: int = 8,
+    agreement: float = 0.5,
+    send_features: bool = True,
+    timeout_s: float = 20.0,
+    retry: RetryPolicy = QUICK,
+) -> tuple[Track, Loop]:
+    track = Track(manifest.num_tokens, manifest.vocab_size, manifest.feature_dim, send_features=send_features)
+    request = Request(
+        "x", Sampling(seed=seed), num_prefix_tokens, manifest.device_digests(), depth=depth, max_ahead=max_ahead
+    )
+    loop = Loop(
+        request,
+        transport=cloud,
+        drafter=FakeDrafter(manifest, agreement),
+        gate=bounded(make_gate(gate, manifest) if isinstance(gate, str) else gate, cloud.limits.max_block_tokens),
+        track=track,
+        limits=cloud.limits,
+        deadline=Deadline(timeout_s),
+        retry=retry,
+    )
+    loop.run()
+    return track, loop
+
+
+def decided(track: Track) -> tuple[Any, ...]:
+    """All of a track that must not depend on timing."""
+    return track.tokens.tolist(), track.decisions, np.nan_to_num(track.uncertainty, nan=-1).tolist()
+
+
+@pytest.mark.parametrize("agreement", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("num_prefix_tokens", [0, 5, 16])
+def test_a_closed_gate_gives_the_clouds_own_picture(
+    manifest: Manifest, agreement: float, num_prefix_tokens: int
+) -> None:
+    cloud = FakeCloud(manifest)
+    track, _ = draw(manifest, cloud, AlwaysAsk(), seed=3, agreement=agreement, num_prefix_tokens=num_prefix_tokens)
+    assert tuple(track.tokens.tolist()) == cloud.model.picture(Sampling(seed=3))
+    assert track.decisions[:num_prefix_tokens] == [Decision.PREFIX] * num_prefix_tokens
+    if agreement == 1:
+        assert set(track.decisions[num_prefix_tokens:]) <= {Decision.CONFIRMED}
+        assert track.num_discarded == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**64 - 1), delays=delays, depth=st.integers(1, 6), max_ahead=st.integers(1, 20),
+    agreement=st.floats(0, 1), write_ahead=st.integers(1, 4),
+)  # fmt: skip
+def test_lossless_whatever_drafter_depth_and_delay(
+    manifest: Manifest, seed: int, delays: list[int], depth: int, max_ahead: int, agreement: float, write_ahead: int
+) -> None:
+    cloud = FakeCloud(manifest, delays=delays, write_ahead=write_ahead)
+    track, _ = draw(manifest, cloud, AlwaysAsk(), seed=seed, depth=depth, max_ahead=max_ahead, agreement=agreement)
+    assert tuple(track.tokens.tolist()) == cloud.model.picture(Sampling(seed=seed))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    spec=gate_specs, seed=st.integers(0, 1000), delays=delays, depth=st.integers(1, 6), max_ahead=st.integers(1, 20),
+    write_ahead=st.integers(1, 3), block=st.integers(1, 8), send_features=st.booleans(),
+)  # fmt: skip
+def test_one_seed_one_picture_whatever_the_network_does(
+    manifest: Manifest, spec: str, seed: int, delays: list[int], depth: int, max_ahead: int, write_ahead: int,
+    block: int, send_features: bool,
+) -> None:  # fmt: skip
+    limits = Limits(max_block_tokens=block, max_in_flight=3)
+    quiet = FakeCloud(manifest, write_ahead=write_ahead, limits=limits)
+    noisy = FakeCloud(manifest, write_ahead=write_ahead, limits=limits, delays=delays)
+    one, _ = draw(manifest, quiet, spec, seed=seed, depth=1, max_ahead=1, send_features=send_features)
+    other, _ = draw(manifest, noisy, spec, seed=seed, depth=depth, max_ahead=max_ahead, send_features=send_features)
+    assert decided(one) == decided(other)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    spec=gate_specs, seed=st.integers(0, 1000), delays=delays, depth=st.integers(1, 6),
+    write_ahead=st.integers(1, 3), failures=st.sets(st.integers(0, 30), max_size=4),
+)  # fmt: skip
+def test_a_picture_survives_lost_connections(
+    manifest: Manifest, spec: str, seed: int, delays: list[int], depth: int, write_ahead: int, failures: set[int]
+) -> None:
+    undisturbed, _ = draw(manifest, FakeCloud(manifest, write_ahead=write_ahead), spec, seed=seed)
+    cloud = FakeCloud(
+        manifest,
+        write_ahead=write_ahead,
+        delays=delays,
+        failures={number: Unavailable("gone") for number in failures},
+    )
+    patient = RetryPolicy(first_pause_s=0, longest_pause_s=0, give_up_after_s=10)
+    disturbed, _ = draw(manifest, cloud, spec, seed=seed, depth=depth, retry=patient)
+    assert decided(disturbed) == decided(undisturbed)
+
+
+def test_a_resumed_session_tells_all_that_is_final(manifest: Manifest) -> None:
+    cloud = FakeCloud(manifest, failures={4: Unavailable("gone")})
+    track, loop = draw(manifest, cloud, "quantile:0.5", seed=1)
+    first, second = cloud.opens
+    history = second.history
+    assert first.history.end == 0 < history.end
+    assert history.tokens.tolist() == track.tokens[: history.end].tolist()
+    assert not history.asked.any()
+    local = [decision is Decision.LOCAL for decision in track.decisions[: history.end]]
+    assert history.featured.tolist() == local
+    assert history.features.shape == (sum(local), manifest.feature_dim)
+    assert loop.account.num_resumptions == 1
+
+
+def test_local_tokens_ride_with_the_next_question_and_the_last_ones_stay(manifest: Manifest) -> None:
+    cloud = FakeCloud(manifest)
+    track, _ = draw(manifest, cloud, "quantile:0.3", seed=2, depth=1)
+    assert all(draft.block.asked[-1] for draft in cloud.drafts)
+    last_asked = max(p for p, decision in enumerate(track.decisions) if decision is not Decision.LOCAL)
+    assert max(draft.block.end for draft in cloud.drafts) == last_asked + 1
+    assert sum(int(draft.block.asked.sum()) for draft in cloud.drafts) == track.num_asked
+    assert len(cloud.drafts) == track.num_requests
+
+
+def test_the_device_alone_asks_nothing_after_the_prefix(manifest: Manifest) -> None:
+    cloud = FakeCloud(manifest)
+    track, _ = draw(manifest, cloud, NeverAsk())
+    assert not cloud.drafts
+    assert track.decisions == [Decision.PREFIX] * 2 + [Decision.LOCAL] * (manifest.num_tokens - 2)
+
+
+def test_a_blocks_features_are_those_of_its_local_tokens(manifest: Manifest) -> None:
+    cloud = FakeCloud(manifest)
+    draw(manifest, cloud, "quantile:0.3", seed=2)
+    for draft in cloud.drafts:
+        assert (draft.block.featured == ~draft.block.asked).all()
+    silent = FakeCloud(manifest)
+    draw(manifest, silent, "quantile:0.3", seed=2, send_features=False)
+    assert not any(draft.block.featured.any() for draft in silent.drafts)
+
+
+def test_what_was_drafted_past_a_correction_is_counted(manifest: Manifest) -> None:
+    eager = FakeCloud(manifest, delays=[5])
+    track, _ = draw(manifest, eager, AlwaysAsk(), agreement=0.0, depth=1, max_ahead=4)
+    assert track.num_corrections > 0
+    assert track.num_discarded > 0
+    patient, _ = draw(manifest, FakeCloud(manifest, delays=[5]), AlwaysAsk(), agreement=0.0, depth=1, max_ahead=1)
+    assert patient.num_discarded == 0
+
+
+def test_busy_is_waited_for(manifest: Manifest) -> None:
+    cloud = FakeCloud(manifest, failures={0: Busy("full", 1), 1: Busy("full", 1)})
+    track, loop = draw(manifest, cloud, AlwaysAsk())
+    assert track.is_complete
+    assert loop.account.num_resumptions == 0  # there was no session to take up
+
+
+def test_busy_past_the_deadline_is_an_error_at_once(manifest: Manifest) -> None:
+    with pytest.raises(Busy):
+        draw(manifest, FakeCloud(manifest, failures={0: Busy("full", 60_000)}), AlwaysAsk(), timeout_s=1)
+
+
+def test_patience_ends(manifest: Manifest) -> None:
+    cloud = FakeCloud(manifest, failures={number: Unavailable("gone") for number in range(5, 100_000)})
+    with pytest.raises(Unavailable):
+        draw(manifest, cloud, AlwaysAsk())
+    assert len(cloud.opens) == 1
+
+
+def test_the_deadline_ends_everything(manifest: Manifest) -> None:
+    cloud = FakeCloud(manifest, failures={number: Unavailable("gone") for number in range(5, 100_000)})
+    patient = RetryPolicy(first_pause_s=0.001, longest_pause_s=0.002, give_up_after_s=60)
+    with pytest.raises((TimedOut, Unavailable)):
+        draw(manifest, cloud, AlwaysAsk(), timeout_s=0.2, retry=patient)
+
+
+@pytest.mark.parametrize("error", [PairMismatch("other pair"), InvalidRequest("prompt: no"), ProtocolError("no")])
+def test_what_another_attempt_cannot_mend_is_not_tried_again(manifest: Manifest, error: CiarError) -> None:
+    cloud = FakeCloud(manifest, failures={3: error})
+    with pytest.raises(type(error)):
+        draw(manifest, cloud, AlwaysAsk())
+    assert len(cloud.opens) == 1
