@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 TORCH ?= torch==2.13.0
 CONSTRAINTS = constraints.txt
 
-.PHONY: demo test test-slow test-gpu lint proto proto-check image clean help
+.PHONY: demo test test-slow test-gpu lint proto proto-check constraints image clean help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -47,6 +47,26 @@ proto-check: $(VENV)/.installed
 	@rm -rf build/proto && mkdir -p build/proto
 	@$(PROTOC) --python_out=build/proto --pyi_out=build/proto --grpc_python_out=build/proto protos/$(PROTO)
 	@diff -r --exclude=__pycache__ build/proto/shared/wire shared/wire || (echo "stubs are stale: run make proto"; exit 1)
+
+constraints: ## Resolve every dependency but torch anew, and pin what comes out in constraints.txt
+	$(PYTHON) -m venv --clear build/newest
+	build/newest/bin/pip install --quiet "$(TORCH)"
+	build/newest/bin/pip install --quiet --editable '.[dev]'
+	head -2 $(CONSTRAINTS) > build/constraints.txt
+	build/newest/bin/pip freeze --exclude-editable | grep -vE '^(torch|triton|nvidia-|cuda-)' >> build/constraints.txt
+	mv build/constraints.txt $(CONSTRAINTS)
+
+IMAGE ?= ciar-cloud:latest
+# More flags of the build, such as --build-arg BASE=… or TORCH_INDEX=….
+IMAGE_FLAGS ?=
+# Docker if its engine answers, else podman, else buildah; `make image BUILDER=podman` chooses.
+BUILDER ?= $(shell for tool in docker podman buildah; do $$tool info >/dev/null 2>&1 && echo $$tool && break; done)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+image: ## The cloud's container image, with docker, podman or buildah
+	@test -n "$(BUILDER)" || (echo "make image needs a running docker, podman or buildah"; exit 1)
+	BUILDAH_FORMAT=docker $(BUILDER) build --file deploy/cloud.Dockerfile --tag $(IMAGE) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse --short HEAD) $(IMAGE_FLAGS) .
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build out

@@ -21,7 +21,8 @@ COPY . /source
 RUN /opt/ciar/bin/pip install --no-cache-dir --constraint /source/constraints.txt '/source[cloud]' \
     && /opt/ciar/bin/pip check \
     && /opt/ciar/bin/pip uninstall --yes pip \
-    && rm -rf /opt/ciar/lib/python3*/site-packages/torch/include /opt/ciar/lib/python3*/site-packages/torch/test
+    && rm -rf /opt/ciar/lib/python3*/site-packages/torch/include /opt/ciar/lib/python3*/site-packages/torch/test \
+    && find /opt/ciar/lib/python3*/site-packages/torch/bin -mindepth 1 ! -name torch_shm_manager -delete
 
 
 FROM ${BASE}
