@@ -101,11 +101,13 @@ class LocalServer:
             settled.set()
 
         threading.Thread(target=read, name="ciar-server-stdout", daemon=True).start()
-        settled.wait(max(0.0, deadline - time.monotonic()))
-        if not found:
-            what = "did not get ready in time" if process.poll() is None else f"stopped with code {process.returncode}"
-            raise Unavailable(f"server: the local one {what}; the end of its log: {self._tail()}")
-        return found[0]
+        said_all = settled.wait(max(0.0, deadline - time.monotonic()))
+        if found:
+            return found[0]
+        if said_all:
+            process.wait(max(1.0, deadline - time.monotonic()))  # it has closed its output: it is ending
+        what = "did not get ready in time" if process.poll() is None else f"stopped with code {process.returncode}"
+        raise Unavailable(f"server: the local one {what}; the end of its log: {self._tail()}")
 
     def _require_health(self, deadline: float) -> None:
         with grpc.insecure_channel(self._address) as channel:

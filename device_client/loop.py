@@ -22,6 +22,9 @@ from shared.coupling import draw
 from shared.errors import Busy, CiarError, ProtocolError, TimedOut, Unavailable
 from shared.types import CloudFrame, Draft, Finish, Limits, Open, Opened, Sampling, Verdict, Written
 
+MIN_SURVIVAL = 0.1
+"""Drafting ahead stops where a draft would stand with less than this chance: it would only heat the device (ours)."""
+
 Frame = TypeVar("Frame", Opened, Written)
 
 
@@ -110,7 +113,9 @@ class Loop:
     @property
     def _may_draft(self) -> bool:
         track = self._track
-        return track.drafted_end < track.num_tokens and track.num_ahead < self._request.max_ahead
+        if track.drafted_end == track.num_tokens or track.num_ahead >= self._request.max_ahead:
+            return False
+        return track.survival >= MIN_SURVIVAL
 
     def _draft(self) -> None:
         """Draft the next token, and let the gate say who decides it."""

@@ -43,10 +43,13 @@ class Track:
         self.drafted_end = 0
         """Every token before this position is final or guessed."""
         self.epoch = 0
+        self.num_open = 0
+        """Guesses that are asked about: a correction of any of them makes what comes after it void."""
         self.near_ties: list[int] = []
         self.cost = Cost()
         self.num_requests = 0
         self.num_asked = 0
+        self.num_confirmed = 0
         self.num_corrections = 0
         self.num_discarded = 0
         self._vocab_size = vocab_size
@@ -65,6 +68,15 @@ class Track:
     def num_ahead(self) -> int:
         """Number of guesses."""
         return self.drafted_end - self.committed_end
+
+    @property
+    def survival(self) -> float:
+        """Estimated chance that a token drafted now will not be made void by an open question (ours).
+
+        Each open question is confirmed with the share of those answered so far, by Laplace's rule of succession.
+        """
+        confirmed_share = (self.num_confirmed + 1) / (self.num_confirmed + self.num_corrections + 2)
+        return float(confirmed_share**self.num_open)
 
     @property
     def num_in_flight(self) -> int:
@@ -95,6 +107,7 @@ class Track:
         self.drafted_end += 1
         if asked:
             self._questions.append(position)
+            self.num_open += 1
             return
         self.decisions[position] = Decision.LOCAL
         np.clip(feature, -_FLOAT16_MAX, _FLOAT16_MAX, out=self._features[position], casting="unsafe")
@@ -173,6 +186,8 @@ class Track:
         for position in range(self.committed_end, end):
             if self._asked[position]:
                 self.decisions[position] = Decision.CONFIRMED
+                self.num_confirmed += 1
+                self.num_open -= 1
         self.committed_end = end
 
     def _commit_local(self) -> None:
@@ -186,6 +201,7 @@ class Track:
         self.uncertainty[start:] = np.nan
         self._asked[start:] = False
         self._questions.clear()
+        self.num_open = 0
 
     def _put(self, start: int, tokens: tuple[int, ...], decision: Decision) -> None:
         if start + len(tokens) > self.num_tokens:

@@ -177,6 +177,12 @@ def test_what_was_drafted_past_a_correction_is_counted(manifest: Manifest) -> No
     assert patient.num_discarded == 0
 
 
+def test_a_drafter_that_is_always_wrong_stops_drafting_in_vain(manifest: Manifest) -> None:
+    cloud = FakeCloud(manifest, delays=[50])
+    track, _ = draw(manifest, cloud, AlwaysAsk(), agreement=0.0, num_prefix_tokens=0, max_ahead=16)
+    assert track.num_discarded < manifest.num_tokens  # without the estimate: about 100
+
+
 def test_busy_is_waited_for(manifest: Manifest) -> None:
     cloud = FakeCloud(manifest, failures={0: Busy("full", 1), 1: Busy("full", 1)})
     track, loop = draw(manifest, cloud, AlwaysAsk())

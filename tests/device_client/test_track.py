@@ -62,6 +62,21 @@ def test_a_correction_of_several_tokens() -> None:
     assert track.next_block(64) is None
 
 
+def test_survival_falls_with_every_open_question_and_learns_from_answers() -> None:
+    track = make_track("laa")
+    assert track.survival == 1 / 4  # two open questions, none answered: one half each
+    track.next_block(2)
+    track.settle(Verdict(0, 3))
+    assert track.survival == 2 / 3
+    track.next_block(64)
+    track.settle(Verdict(0, 4, Correction(3, (5,), 1)))
+    assert track.survival == 1
+    track.add_draft(1, Scores(1, 1, 1), FEATURE, asked=True)
+    assert track.survival == 1 / 2
+    track.rewind()
+    assert track.survival == 1
+
+
 def test_stale_verdicts_change_nothing_but_are_awaited() -> None:
     track = make_track("aa")
     track.next_block(1)
