@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cloud_server.packed import pack_linears
+from cloud_server.ort_layers import OrtLayers
 from cloud_server.session import Segment
-from cloud_server.transformer import Transformer, TransformerConfig
+from cloud_server.transformer import Attend, Transformer, TransformerConfig
 from shared.errors import PairMismatch
 
 
@@ -58,6 +59,14 @@ class _Span:
     """Additive causal mask (n, end), None for a single new row."""
 
 
+class _Layers(Protocol):
+    """Where the layers run: the torch module, or ONNX Runtime."""
+
+    def run(self, x: Tensor, rope: Tensor, attend: Attend) -> Tensor: ...
+
+    def head(self, hidden: Tensor) -> Tensor: ...
+
+
 class ModelRunner:
     """`extend`: the one thing that the engine asks of a model.
 
@@ -65,7 +74,8 @@ class ModelRunner:
     segment, over views of the cache, without padding or gathering.
     """
 
-    def __init__(self, model: Transformer, num_slots: int) -> None:
+    def __init__(self, model: Transformer, num_slots: int, num_threads: int = 0) -> None:
+        """num_slots: sessions that can be cached at a time; num_threads: of a pass on the CPU, 0 for torch's default."""
         self._model = model
         config = model.config
         self._prefix_rows = config.caption_length
@@ -75,7 +85,8 @@ class ModelRunner:
         shape = (config.num_layers, 2, 2 * num_slots, config.num_heads, self._prefix_rows + config.num_tokens)
         self._cache = torch.empty(*shape, config.head_dim, dtype=weight.dtype, device=self._device)
         self._null_condition = model.null_condition
-        pack_linears(model)
+        on_cpu = self._device.type == "cpu"
+        self._layers: _Layers = OrtLayers(model, num_threads or torch.get_num_threads()) if on_cpu else model
         length = self._prefix_rows + config.num_tokens
         hidden = torch.ones(length, length, dtype=torch.bool, device=self._device).triu(1)
         self._mask = torch.zeros(length, length, dtype=self._cache.dtype, device=self._device)
@@ -89,12 +100,12 @@ class ModelRunner:
         rope = torch.cat(
             [self._model.rope[s.start : s.end].repeat(x.shape[0], 1) for s, x in zip(spans, inputs, strict=True)]
         )
-        hidden = self._model.run(torch.cat([x.flatten(0, 1) for x in inputs]), rope, self._attend(spans))  # (N, d)
+        hidden = self._layers.run(torch.cat([x.flatten(0, 1) for x in inputs]), rope, self._attend(spans))  # (N, d)
         wanted = [
             hidden[span.packed].view_as(x)[:, torch.from_numpy(segment.wanted + (self._prefix_rows - 1 - span.start))]
             for segment, span, x in zip(segments, spans, inputs, strict=True)
         ]  # (R, w, d) each
-        logits = self._model.output(torch.cat([rows.flatten(0, 1) for rows in wanted])).float()  # (Σ R·w, V)
+        logits = self._layers.head(torch.cat([rows.flatten(0, 1) for rows in wanted]))  # (Σ R·w, V)
         pieces = logits.split([rows.shape[0] * rows.shape[1] for rows in wanted])
         return [
             _guide(piece.view(*rows.shape[:2], -1), segment.guidance).cpu().numpy()
@@ -134,7 +145,7 @@ class ModelRunner:
             offset += num_sequences * num_rows
         return spans
 
-    def _attend(self, spans: Sequence[_Span]):
+    def _attend(self, spans: Sequence[_Span]) -> Attend:
         cache = self._cache
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class CloudServer:
         manifest = load_manifest(settings.bundle)
         model = load_transformer(settings.bundle).to(settings.device)
         self._engine = Engine(
-            ModelRunner(model, settings.max_sessions),
+            ModelRunner(model, settings.max_sessions, settings.threads),
             num_tokens=manifest.num_tokens,
             feature_dim=manifest.feature_dim,
             limits=settings.limits,

@@ -107,6 +107,13 @@ def rope_table(config: TransformerConfig) -> Tensor:
     return torch.cat([prefix.to(torch.complex64), picture])  # (C + T, Dh/2)
 
 
+def rotate(q: Tensor, k: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn the interleaved pairs of q and k, each (N, H, Dh), by factors rope (N, Dh/2), in float32, and cast back."""
+    pairs = torch.view_as_complex(torch.stack([q, k]).float().unflatten(-1, (-1, 2)))  # (2, N, H, Dh/2)
+    turned = torch.view_as_real(pairs * rope[:, None]).flatten(-2).type_as(q)  # (2, N, H, Dh)
+    return turned[0], turned[1]
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm in float32, cast back, then the weight: LlamaGen's order of operations."""
 
@@ -129,10 +136,8 @@ class Attention(nn.Module):
         self.wo = nn.Linear(config.dim, config.dim, bias=False)
 
     def forward(self, x: Tensor, rope: Tensor, layer: int, attend: Attend) -> Tensor:
-        qkv = self.wqkv(x).view(-1, 3, self.num_heads, self.head_dim)  # (N, 3, H, Dh)
-        pairs = torch.view_as_complex(qkv[:, :2].float().unflatten(-1, (-1, 2)))  # (N, 2, H, Dh/2)
-        q, k = torch.view_as_real(pairs * rope[:, None, None]).flatten(-2).type_as(x).unbind(1)  # (N, H, Dh) each
-        return self.wo(attend(layer, q, k, qkv[:, 2]).reshape(x.shape))
+        q, k, v = self.wqkv(x).view(-1, 3, self.num_heads, self.head_dim).unbind(1)  # (N, H, Dh) each
+        return self.wo(attend(layer, *rotate(q, k, rope), v).reshape(x.shape))
 
 
 class FeedForward(nn.Module):
@@ -225,6 +230,10 @@ class Transformer(nn.Module):
             x = block(x, rope, layer, attend)
         return self.norm(x)
 
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (…, V) in float32 of normed rows (…, d)."""
+        return self.output(hidden).float()
+
     def forward(self, condition: Tensor, tokens: Tensor, features: Tensor | None = None) -> Tensor:
         """Teacher-forced logits of tokens 0 … n.
 
@@ -245,4 +254,4 @@ class Transformer(nn.Module):
 
         rope = self.rope[:length].repeat(batch, 1)  # (B·S, Dh/2)
         hidden = self.run(x.flatten(0, 1), rope, causal).unflatten(0, (batch, length))  # (B, S, d)
-        return self.output(hidden[:, self.config.caption_length - 1 :]).float()  # (B, n + 1, V)
+        return self.head(hidden[:, self.config.caption_length - 1 :])  # (B, n + 1, V)
