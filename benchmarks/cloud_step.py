@@ -2,8 +2,8 @@
 
     python -m benchmarks.cloud_step [--bundle PATH] [--rows 1 8] [--rounds 50]
 
-Prints CPU milliseconds of one thread (process time: another job on the machine does not count, its cache misses do). The
-floor is the time to read every weight once at the memory bandwidth that a plain copy reaches here.
+Prints CPU milliseconds of one thread (process time: another job on the machine does not count, its cache misses do).
+The floor is the time to read every weight once at the memory bandwidth that a plain sum reaches here.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ PAST = 128
 class StatelessPass(nn.Module):
     """The transformer's pass as a pure function with real-valued rotations, which is what exporters take.
 
-    x: (R·n, d); cosine, sine: (R·n, 1, Dh/2); past: (L, 2, R, H, PAST, Dh). Returns logits (R·n, V) and the new keys and
-    values (L, 2, R, H, n, Dh).
+    x: (R·n, d); cosine, sine: (n, Dh/2); past: (L, 2, R, H, PAST, Dh); mask: (n, PAST + n). Returns logits (R·n, V) and
+    the new keys and values (L, 2, R, H, n, Dh).
     """
 
     def __init__(self, model: Transformer, num_sequences: int) -> None:

@@ -12,11 +12,12 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -115,10 +116,11 @@ def main() -> None:
                 drawn[mode].append(client.generate(prompt, seed=SEED, mode=mode))
     rows = [Row(mode, drawn[mode], drawn[Mode.CLOUD]) for mode in MODES]
     sheet(drawn[Mode.CLOUD], drawn[Mode.CIAR]).save(OUT / "demo.png")
-    console.print(table(rows))
+    for table in tables(rows):
+        console.print(table)
     console.print(
-        f"{len(PROMPTS)} prompts, seed {SEED}; medians (smallest … largest); loopback, {os.cpu_count()} cores, "
-        f"{platform.machine()}; the server's model runs on one thread, the device's graph on one."
+        f"{len(PROMPTS)} prompts, seed {SEED}, in turn; medians over prompts, means of traffic and shares; loopback, "
+        f"{os.cpu_count()} cores, {platform.machine()}; one thread for the server's passes, one for the device's graph."
     )
     console.print(f"picture: {OUT / 'demo.png'}")
     print(json.dumps({"prompts": PROMPTS, "seed": SEED, "rows": [row.figures() for row in rows]}))
@@ -126,25 +128,48 @@ def main() -> None:
         sys.exit("lossless differs from the cloud alone without a near tie: this is a bug, please report it")
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """The table for people."""
-    result = Table(title="One picture, four ways (shares are of all tokens)")
-    columns = ("mode", "seconds", "speed-up", "prefix", "local", "confirmed", "corrected")
-    for column in (*columns, "requests", "asked", "KB up", "KB down", "same token"):
-        result.add_column(column, justify="left" if column == "mode" else "right")
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """The figures for people, each table narrow enough for a terminal of 80 columns."""
+    figures = [row.figures() for row in rows]
+    yield _table(
+        "Time and traffic of a picture",
+        ("mode", "seconds", "min–max", "speed-up", "min–max", "KB up", "KB down", "same token"),
+        [
+            (
+                f"{f['mode']}",
+                f"{f['seconds_median']:.2f}",
+                f"{f['seconds_min']:.2f}–{f['seconds_max']:.2f}",
+                f"{f['speed_ratio_median']:.2f}×",
+                f"{f['speed_ratio_min']:.2f}–{f['speed_ratio_max']:.2f}",
+                f"{float(f['bytes_up']) / 1024:.1f}",
+                f"{float(f['bytes_down']) / 1024:.1f}",
+                f"{f['agreement']:.1%}",
+            )
+            for f in figures
+        ],
+    )
+    shares = ("prefix", "local", "confirmed", "corrected")
+    yield _table(
+        "Who decided, and what the cloud was asked, as shares of all tokens",
+        ("mode", *shares, "requests", "tokens asked"),
+        [
+            (
+                f"{f['mode']}",
+                *(f"{f[f'share_{name}']:.0%}" for name in shares),
+                f"{f['requests_over_tokens']:.0%}",
+                f"{f['asked_over_tokens']:.0%}",
+            )
+            for f in figures
+        ],
+    )
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for index, column in enumerate(columns):
+        result.add_column(column, justify="right" if index else "left")
     for row in rows:
-        f = row.figures()
-        result.add_row(
-            row.mode.value,
-            f"{f['seconds_median']:.2f} ({f['seconds_min']:.2f} … {f['seconds_max']:.2f})",
-            f"{f['speed_ratio_median']:.2f}× ({f['speed_ratio_min']:.2f} … {f['speed_ratio_max']:.2f})",
-            *(f"{f[f'share_{name}']:.0%}" for name in ("prefix", "local", "confirmed", "corrected")),
-            f"{f['requests_over_tokens']:.0%}",
-            f"{f['asked_over_tokens']:.0%}",
-            f"{float(f['bytes_up']) / 1024:.1f}",
-            f"{float(f['bytes_down']) / 1024:.1f}",
-            f"{f['agreement']:.1%}",
-        )
+        result.add_row(*row)
     return result
 
 

@@ -40,7 +40,8 @@ def serve(
         run(settings)
     except ValidationError as error:
         problem = error.errors()[0]
-        _fail(f"{problem['loc'][0]}: {problem['msg']} (got {problem['input']!r})")
+        field = ".".join(map(str, problem["loc"])) or error.title  # a rule of the whole has no field
+        _fail(f"{field}: {problem['msg']} (got {problem['input']!r})")
     except CiarError as error:
         _fail(str(error))
 

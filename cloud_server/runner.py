@@ -75,7 +75,7 @@ class ModelRunner:
     """
 
     def __init__(self, model: Transformer, num_slots: int, num_threads: int = 0) -> None:
-        """num_slots: sessions that can be cached at a time; num_threads: of a pass on the CPU, 0 for torch's default."""
+        """num_slots: sessions cached at a time; num_threads: of a pass on the CPU, 0 for torch's default."""
         self._model = model
         config = model.config
         self._prefix_rows = config.caption_length

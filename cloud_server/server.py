@@ -33,6 +33,8 @@ class CloudServer:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        if settings.device.startswith("cuda") and not torch.cuda.is_available():
+            raise InvalidRequest(f"device: {settings.device} is not available here; use cpu, or a build with CUDA")
         manifest = load_manifest(settings.bundle)
         model = load_transformer(settings.bundle).to(settings.device)
         self._engine = Engine(

@@ -1,4 +1,4 @@
-"""One suite on two transports: in process and over gRPC, a loop must commit the same tokens and meet the same errors."""
+"""One suite on two transports: in process and over gRPC, a loop commits the same tokens and meets the same errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROMPT = "red filled heart on cream"
 
 
 class TableDrafter:
-    """A drafter without a model: its law, scores and feature are a pure function of the last two tokens and position."""
+    """A drafter without a model: law, scores and feature are a pure function of the last two tokens and position."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._vocab_size, self._feature_dim = manifest.vocab_size, manifest.feature_dim

@@ -1,4 +1,4 @@
-"""A device's transport to a cloud in the same process: the real engine and admission, without gRPC and without a wire."""
+"""A device's transport to a cloud in the same process: the real engine and admission, without gRPC or wire."""
 
 from __future__ import annotations
 
