@@ -96,12 +96,13 @@ def write_tiny_bundle(folder: Path, *, seed: int = 0) -> Path:
         "defaults": {"guidance": 1.5, "gate": "quantile", "ask_share": 0.2},
         "uncertainty_quantiles": [i / 100 for i in range(101)],
         "ambiguity_quantiles": [i / 50 for i in range(101)],
-        "files": {name: _entry(folder / name, role) for name, role in roles.items()},
+        "files": {name: file_entry(folder / name, role) for name, role in roles.items()},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return folder
 
 
-def _entry(path: Path, role: str) -> dict[str, object]:
+def file_entry(path: Path, role: str) -> dict[str, object]:
+    """What a manifest says of a file."""
     data = path.read_bytes()
     return {"role": role, "sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
