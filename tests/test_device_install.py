@@ -1,0 +1,105 @@
+"""A device alone: the package with the `device` extra, in an empty environment without torch, against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.support.server_process import ServerProcess
+
+REPOSITORY = Path(__file__).parents[1]
+BUNDLE = REPOSITORY / "bundles" / "icons"
+
+IMPORT_EVERYTHING = """
+import importlib, importlib.metadata, json, pkgutil, sys
+names = []
+for root in ("shared", "device_client"):
+    package = importlib.import_module(root)
+    names += [root, *(found.name for found in pkgutil.walk_packages(package.__path__, root + "."))]
+for name in names:
+    importlib.import_module(name)
+print(json.dumps({
+    "modules": names,
+    "where": package.__path__[0],
+    "loaded": sorted(sys.modules),
+    "installed": sorted(d.metadata["Name"].lower() for d in importlib.metadata.distributions()),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`bin` of a new environment that holds the project with the device's extra, as pip resolves it."""
+    folder = tmp_path_factory.mktemp("device")
+    # Built from a copy: pip builds in place, and would leave a build folder and pick up an older one.
+    source = folder / "source"
+    shutil.copytree(REPOSITORY, source, ignore=_only_what_is_packaged)
+    venv.create(folder / "venv", with_pip=True)
+    executables = folder / "venv" / "bin"
+    constraints = REPOSITORY / "constraints.txt"
+    _run(executables / "pip", "install", "--quiet", "--constraint", constraints, f"{source}[device]", cwd=folder)
+    return executables
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    process = ServerProcess("--bundle", str(BUNDLE))
+    process.start()
+    yield process
+    process.terminate()
+
+
+def test_it_brings_no_torch_and_every_module_can_be_imported(device: Path, tmp_path: Path) -> None:
+    found = json.loads(_run(device / "python", "-c", IMPORT_EVERYTHING, cwd=tmp_path))
+    assert Path(found["where"]).is_relative_to(device.parent), "the installed package, not the checkout"
+    assert {"shared.cli", "device_client.cli", "device_client.client"} <= set(found["modules"])
+    assert "onnxruntime" in found["installed"]
+    assert not {"torch", "transformers", "safetensors"} & {*found["installed"], *found["loaded"]}
+    assert not {name for name in found["loaded"] if name.split(".")[0] == "cloud_server"}
+
+
+def test_it_draws_a_picture(device: Path, server: ServerProcess, tmp_path: Path) -> None:
+    prompt = json.loads((BUNDLE / "captions.json").read_text(encoding="utf-8"))["examples"][0]
+    manifest = json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))
+    output = tmp_path / "picture.png"
+    line = _run(
+        *(device / "ciar", "generate", prompt, "--server", server.address, "--seed", "7", "--output", output, "--json"),
+        cwd=tmp_path,
+        CIAR_CACHE=str(tmp_path / "cache"),
+    )
+    with Image.open(output) as image:
+        assert image.size == (manifest["image_width"], manifest["image_height"])
+    result = json.loads(line)
+    assert len(result["tokens"]) == manifest["grid_height"] * manifest["grid_width"]
+    assert "local" in result["decisions"], "the device decided some of it"
+
+
+def test_a_command_of_the_cloud_says_what_to_install(device: Path, tmp_path: Path) -> None:
+    result = subprocess.run([device / "ciar", "serve"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "pip install 'ciar[cloud]'" in result.stderr
+
+
+def _only_what_is_packaged(folder: str, names: list[str]) -> set[str]:
+    if Path(folder) != REPOSITORY:
+        return {name for name in names if name == "__pycache__"}
+    packaged = {"LICENSE", "README.md", "pyproject.toml", "shared", "device_client", "cloud_server", "bundles"}
+    return set(names) - packaged
+
+
+def _run(*command: str | Path, cwd: Path, **variables: str) -> str:
+    """Standard output of a command that must succeed, run with nothing of this environment's Python."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    result = subprocess.run(
+        command, cwd=cwd, env=environment | variables, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
