@@ -1,0 +1,97 @@
+"""The drafter: interval mathematics, three ways to run it, and its exported graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shared import intervals
+from training.drafter import (
+    Drafter,
+    DrafterGraph,
+    DrafterStepper,
+    gather_neighbours,
+    interfuse,
+    neighbour_index,
+    scores,
+)
+from training.onnx_export import DrafterSession, check_drafter, export_drafter
+
+
+def test_interfuse_is_the_shared_one() -> None:
+    rng = np.random.default_rng(0)
+    center = rng.normal(0, 3, (20, 50)).astype(np.float32)
+    radius = rng.gamma(1.0, 1.0, (20, 50)).astype(np.float32)
+    lower, upper = interfuse(torch.from_numpy(center), torch.from_numpy(radius))
+    expected = intervals.interfuse(center, radius)
+    np.testing.assert_allclose(lower, expected[0], atol=2e-5)
+    np.testing.assert_allclose(upper, expected[1], atol=2e-5)
+    ambiguity, disparity, uncertainty = scores(lower, upper)
+    np.testing.assert_allclose(ambiguity, intervals.ambiguity(*expected), atol=1e-3)
+    np.testing.assert_allclose(disparity, intervals.disparity(*expected), atol=1e-4)
+    np.testing.assert_allclose(uncertainty, intervals.uncertainty(*expected), atol=1e-3)
+
+
+def test_interfuse_survives_a_law_that_is_all_on_one_token() -> None:
+    center = torch.tensor([[50.0, -50.0, 0.0]])
+    lower, upper = interfuse(center, torch.ones(1, 3))
+    assert torch.isfinite(lower).all()
+    assert torch.isfinite(upper).all()
+    assert (lower <= upper).all()
+
+
+def test_neighbours_at_the_edges() -> None:
+    index = neighbour_index(4)
+    assert index[0].tolist() == [-1, -1, -1, -1]
+    assert index[3].tolist() == [2, -1, -1, -1]
+    assert index[4].tolist() == [3, 0, 1, -1]  # left is the raster predecessor, even across rows
+    assert index[7].tolist() == [6, 3, -1, 2]
+    tokens = torch.arange(16)[None]
+    assert gather_neighbours(tokens, index[7:8], 99).tolist() == [[[6, 3, 99, 2]]]
+
+
+@torch.inference_mode()
+def test_stepping_equals_teacher_forcing(drafter: Drafter, tokens: torch.Tensor, condition: torch.Tensor) -> None:
+    whole = drafter(condition, tokens)
+    stepper = DrafterStepper(drafter, condition)
+    steps = [stepper.step(t, tokens) for t in range(tokens.shape[1])]
+    torch.testing.assert_close(torch.cat([s.center for s in steps], 1), whole.center, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_draft_does_not_depend_on_later_tokens(
+    drafter: Drafter, tokens: torch.Tensor, condition: torch.Tensor
+) -> None:
+    changed = tokens.clone()
+    changed[:, 100:] = 0
+    before, after = drafter(condition, tokens).center, drafter(condition, changed).center
+    torch.testing.assert_close(before[:, :101], after[:, :101])
+    assert not torch.allclose(before[:, 101], after[:, 101])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("prefix", [1, 15])
+def test_exported_graph_equals_torch(
+    prefix: int, drafter: Drafter, tokens: torch.Tensor, condition: torch.Tensor, tmp_path: Path
+) -> None:
+    path = tmp_path / "drafter.onnx"
+    export_drafter(drafter, path)
+    assert check_drafter(path, drafter, tokens[0], condition[0], prefix).center_error < 1e-4
+    session = DrafterSession(path, drafter)
+    results = session.read(tokens[0], condition[0], 0, 20)
+    rows = gather_neighbours(tokens[:1], neighbour_index(16)[:20], drafter.pair.vocab_size)[0]
+    cache = torch.zeros(256, drafter.config.num_heads, drafter.config.head_dim)
+    expected = DrafterGraph(drafter)(rows, torch.tensor([0]), condition[0], cache, cache)
+    for got, want in zip(results, expected[:5], strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-4)
+    transposes = sum(node == "Transpose" for node in _operators(path))
+    assert transposes <= 6
+
+
+def _operators(path: Path) -> list[str]:
+    import onnx
+
+    return [node.op_type for node in onnx.load(path).graph.node]

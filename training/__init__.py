@@ -1,0 +1,1 @@
+"""Trains the embedded pair: icons → tokens (VQ), tokens → cloud transformer, cloud law → drafter, all → a bundle."""

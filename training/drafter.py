@@ -1,0 +1,256 @@
+"""The one-layer drafter with Inter-Head, and its graph for the device.
+
+Flows in: the known tokens around each position, the caption, a key/value cache. Flows out: the drafted law with its
+interval. Knows nothing of the cloud model, of gates or of training.
+
+The drafter predicts token t from the row of position t, whose input is the tokens to the left of and above it: local
+context comes for free, and the single attention layer is left to find the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+NUM_NEIGHBOURS = 4
+
+
+class DrafterConfig(BaseModel):
+    """Size of the drafter; vocabulary, grid and captions come from the pair."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dim: int = Field(default=256, gt=0)
+    num_heads: int = Field(default=8, gt=0)
+    ffn_dim: int = Field(default=768, gt=0)
+    rope_base: float = 1_000.0
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+
+class PairShape(BaseModel):
+    """What a drafter shares with its cloud model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vocab_size: int
+    grid: int
+    num_phrases: int
+    caption_length: int
+    feature_dim: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid * self.grid
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What the drafter says of n positions."""
+
+    center: Tensor  # (…, n, V) logits
+    radius: Tensor  # (…, n, V) ≥ 0, in log-odds
+    hidden: Tensor  # (…, n, d)
+
+    def interval(self) -> tuple[Tensor, Tensor]:
+        """Probability bounds (lower, upper), each (…, n, V): InterFuse."""
+        return interfuse(self.center, self.radius)
+
+
+def interfuse(center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-odds of softmax(center) shifted by ∓radius: (lower, upper). As `shared.intervals.interfuse`, in float32."""
+    log_m = torch.log_softmax(center, dim=-1)
+    log_odds = log_m - torch.log((1.0 - torch.exp(log_m)).clamp(min=1e-7))
+    return torch.sigmoid(log_odds - radius), torch.sigmoid(log_odds + radius)
+
+
+def scores(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Ω, Σ and U = Ω·Σ of bounds (…, V): three (…)."""
+    width = upper - lower
+    ambiguity = width.sum(-1)
+    deviation = width - width.mean(-1, keepdim=True)
+    disparity = deviation.square().mean(-1).sqrt()
+    return ambiguity, disparity, ambiguity * disparity
+
+
+def neighbour_index(grid: int) -> Tensor:
+    """Positions of the known neighbours of every position, −1 for none: int64 (T, 4): t−1, t−W, t−W+1, t−W−1."""
+    t = torch.arange(grid * grid)
+    row, column = t // grid, t % grid
+    none = torch.tensor(-1)
+    above = row > 0
+    return torch.stack(
+        [
+            torch.where(t > 0, t - 1, none),
+            torch.where(above, t - grid, none),
+            torch.where(above & (column < grid - 1), t - grid + 1, none),
+            torch.where(above & (column > 0), t - grid - 1, none),
+        ],
+        dim=1,
+    )
+
+
+def gather_neighbours(tokens: Tensor, index: Tensor, none_id: int) -> Tensor:
+    """Token ids around positions: tokens (B, T), index (n, 4) → int64 (B, n, 4)."""
+    padded = F.pad(tokens, (0, 1), value=none_id)  # (B, T + 1): −1 reads the last
+    return padded[:, index]
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm in plain operations, which every runtime has."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * self.weight
+
+
+class Drafter(nn.Module):
+    """One transformer layer over grid positions, with a centre and a radius head.
+
+    The layer comes in three parts (rows, attention, heads) because training, roll-outs and the device keep their
+    caches in different shapes; everything else is common.
+    """
+
+    rope: Tensor
+
+    def __init__(self, config: DrafterConfig, pair: PairShape) -> None:
+        super().__init__()
+        self.config, self.pair = config, pair
+        dim = config.dim
+        self.neighbours = nn.Embedding(NUM_NEIGHBOURS * (pair.vocab_size + 1), dim)
+        self.positions = nn.Embedding(pair.num_tokens, dim)
+        self.phrases = nn.Embedding(pair.num_phrases + 1, dim)
+        self.attention_norm, self.ffn_norm, self.norm = RMSNorm(dim), RMSNorm(dim), RMSNorm(dim)
+        self.wqkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.wo = nn.Linear(dim, dim, bias=False)
+        self.w1 = nn.Linear(dim, config.ffn_dim, bias=False)
+        self.w3 = nn.Linear(dim, config.ffn_dim, bias=False)
+        self.w2 = nn.Linear(config.ffn_dim, dim, bias=False)
+        self.center_head = nn.Linear(dim, pair.vocab_size)
+        self.radius_head = nn.Linear(dim, pair.vocab_size)
+        self.feature_head = nn.Linear(dim + 2 * pair.vocab_size, pair.feature_dim, bias=False)
+        self.register_buffer("rope", self._rope(), persistent=False)  # (2, T, D/2): cos, sin
+        self.register_buffer(
+            "table_offsets", torch.arange(NUM_NEIGHBOURS) * (pair.vocab_size + 1), persistent=False
+        )  # (4,)
+        for table in (self.neighbours, self.positions, self.phrases):
+            nn.init.normal_(table.weight, std=0.3)
+        with torch.no_grad():
+            self.phrases.weight[0].zero_()
+            self.wo.weight.mul_(0.2)
+            self.w2.weight.mul_(0.2)
+            self.center_head.weight.mul_(0.3)
+            self.radius_head.weight.mul_(0.1)
+
+    def _rope(self) -> Tensor:
+        """cos and sin of every position: half of the pairs turn with the row, half with the column."""
+        quarter = self.config.head_dim // 4
+        frequencies = self.config.rope_base ** (-torch.arange(quarter) / quarter)  # (D/4,)
+        t = torch.arange(self.pair.num_tokens)
+        angles = torch.cat(
+            [(t // self.pair.grid)[:, None] * frequencies, (t % self.pair.grid)[:, None] * frequencies], dim=1
+        )  # (T, D/2)
+        return torch.stack([angles.cos(), angles.sin()])
+
+    def embed(self, neighbours: Tensor, positions: Tensor, condition: Tensor) -> Tensor:
+        """Input rows of neighbours (B, n, 4) at positions (n,) under captions (B, C): (B, n, d)."""
+        around = self.neighbours(neighbours + self.table_offsets).sum(-2)  # (B, n, d)
+        caption = self.phrases(condition).sum(1)  # (B, d); id 0 is a row of zeros
+        return around + self.positions(positions) + caption[:, None]
+
+    def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k (rotated) and v of rows (B, n, d): three (B, n, H, D)."""
+        qkv = self.wqkv(self.attention_norm(x)).unflatten(-1, (3 * self.config.num_heads, self.config.head_dim))
+        rotated, v = qkv.split([2 * self.config.num_heads, self.config.num_heads], dim=2)  # (B, n, 2H, D), (B, n, H, D)
+        cos, sin = self.rope[0, positions][:, None], self.rope[1, positions][:, None]  # (n, 1, D/2)
+        a, b = rotated.chunk(2, dim=-1)
+        rotated = torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+        q, k = rotated.chunk(2, dim=2)
+        return q, k, v
+
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
+        """Attention of q (B, n, H, D) to cached rows (B, T, H, D) at or before their own positions: (B, n, d)."""
+        visible = torch.arange(keys.shape[1])[None] <= positions[:, None]  # (n, T)
+        weights = q.transpose(1, 2) @ keys.permute(0, 2, 3, 1) * self.config.head_dim**-0.5  # (B, H, n, T)
+        weights = torch.softmax(torch.where(visible, weights, -1e9), dim=-1)
+        return (weights @ values.transpose(1, 2)).transpose(1, 2).flatten(2)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Draft:
+        """The rest of the layer and the heads. x, attended: (B, n, d)."""
+        x = x + self.wo(attended)
+        h = self.ffn_norm(x)
+        x = x + self.w2(F.silu(self.w1(h)) * self.w3(h))
+        hidden = self.norm(x)
+        return Draft(self.center_head(hidden), F.softplus(self.radius_head(hidden)), hidden)
+
+    def feature(self, draft: Draft) -> Tensor:
+        """φ(concat(hidden, lower, upper)): (…, r)."""
+        lower, upper = draft.interval()
+        return self.feature_head(torch.cat([draft.hidden, lower, upper], dim=-1))
+
+    def forward(self, condition: Tensor, tokens: Tensor) -> Draft:
+        """Teacher-forced drafts of all positions. condition: (B, C); tokens: (B, T)."""
+        positions = torch.arange(self.pair.num_tokens)
+        neighbours = gather_neighbours(tokens, neighbour_index(self.pair.grid), self.pair.vocab_size)
+        x = self.embed(neighbours, positions, condition)  # (B, T, d)
+        q, k, v = (z.transpose(1, 2) for z in self.project(x, positions))  # (B, H, T, D)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.finish(x, attended.transpose(1, 2).flatten(2))
+
+
+class DrafterStepper:
+    """Drafts many pictures position by position, for roll-outs."""
+
+    def __init__(self, drafter: Drafter, condition: Tensor) -> None:
+        self.drafter, self.condition = drafter, condition
+        shape = (len(condition), drafter.pair.num_tokens, drafter.config.num_heads, drafter.config.head_dim)
+        self.keys, self.values = torch.zeros(shape), torch.zeros(shape)
+        self.index = neighbour_index(drafter.pair.grid)
+
+    def step(self, t: int, tokens: Tensor) -> Draft:
+        """Drafts of position t, of which tokens (B, T) are known before t. Shapes (B, 1, …)."""
+        drafter, positions = self.drafter, torch.tensor([t])
+        neighbours = gather_neighbours(tokens, self.index[t : t + 1], drafter.pair.vocab_size)
+        x = drafter.embed(neighbours, positions, self.condition)
+        q, k, v = drafter.project(x, positions)
+        self.keys[:, t : t + 1], self.values[:, t : t + 1] = k, v
+        return drafter.finish(x, drafter.attend(q, self.keys[:, : t + 1], self.values[:, : t + 1], positions))
+
+
+class DrafterGraph(nn.Module):
+    """The graph of drafter.onnx: n rows at once, one picture, cache in and out."""
+
+    def __init__(self, drafter: Drafter) -> None:
+        super().__init__()
+        self.drafter = drafter
+
+    def forward(
+        self, neighbours: Tensor, start: Tensor, condition: Tensor, cache_key: Tensor, cache_value: Tensor
+    ) -> tuple[Tensor, ...]:
+        """neighbours (n, 4), start (1,), condition (C,), caches (T, H, D) → the outputs named in `GRAPH_OUTPUTS`."""
+        drafter = self.drafter
+        positions = torch.arange(neighbours.shape[0]) + start  # (n,)
+        x = drafter.embed(neighbours[None], positions, condition[None])  # (1, n, d)
+        q, k, v = drafter.project(x, positions)
+        # Whatever reads the cache reads the scattered one: the device binds one buffer as input and output.
+        new_key = cache_key.index_put((positions,), k[0])  # (T, H, D)
+        new_value = cache_value.index_put((positions,), v[0])
+        draft = drafter.finish(x, drafter.attend(q, new_key[None], new_value[None], positions))
+        lower, upper = draft.interval()
+        feature = drafter.feature_head(torch.cat([draft.hidden, lower, upper], dim=-1))
+        return (draft.center[0], *(s[0] for s in scores(lower, upper)), feature[0], new_key, new_value)
+
+
+GRAPH_INPUTS = ("neighbours", "start", "condition", "cache_key", "cache_value")
+GRAPH_OUTPUTS = (
+    "center", "ambiguity", "disparity", "uncertainty", "feature", "new_cache_key", "new_cache_value",
+)  # fmt: skip

@@ -1,0 +1,93 @@
+"""How well drafts stand for the cloud's law, and how well each score ranks them.
+
+Flows in: a drafter and a held-out `LawCache`. Flows out: `DrafterReport`. Knows nothing of gates on devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from training.distillation import LawCache
+from training.drafter import Drafter, scores
+
+LOCAL_SHARES = (0.5, 0.7, 0.8)
+
+
+@dataclass(frozen=True)
+class PositionTable:
+    """One number per token of the cache, flattened; scores rise with doubt."""
+
+    total_variation: NDArray[np.float64]
+    agree_coupled: NDArray[np.bool_]
+    agree_greedy: NDArray[np.bool_]
+    covered: NDArray[np.float64]
+    """Mass of p_c on tokens whose probability lies inside the interval."""
+    scores: dict[str, NDArray[np.float64]]
+
+
+@torch.inference_mode()
+def tabulate(drafter: Drafter, cache: LawCache, prefix: int, seed: int = 0) -> PositionTable:
+    """Compare drafts and cloud at every position from `prefix` on, with common Gumbel noise."""
+    generator = torch.Generator().manual_seed(seed)
+    columns: dict[str, list] = {}
+
+    def add(name: str, values: torch.Tensor) -> None:
+        columns.setdefault(name, []).append(values[:, prefix:].flatten().numpy())
+
+    for condition, tokens, log_p in cache.batches(32):
+        draft = drafter(condition, tokens)
+        log_q = torch.log_softmax(draft.center, dim=-1)
+        p, q = log_p.exp(), log_q.exp()
+        lower, upper = draft.interval()
+        noise = -torch.log(-torch.log(torch.rand(p.shape, generator=generator).clamp(min=1e-20)))
+        tv = 0.5 * (p - q).abs().sum(-1)
+        add("tv", tv)
+        add("coupled", (log_p + noise).argmax(-1) == (log_q + noise).argmax(-1))
+        add("greedy", p.argmax(-1) == q.argmax(-1))
+        add("covered", (p * ((p >= lower) & (p <= upper))).sum(-1))
+        ambiguity, _, uncertainty = scores(lower, upper)
+        add("U", uncertainty)
+        add("Ω", ambiguity)
+        add("entropy", -(q * log_q).sum(-1))
+        add("max prob", -q.max(-1).values)
+        add("oracle TV", tv)
+    flat = {name: np.concatenate(parts) for name, parts in columns.items()}
+    fixed = ("tv", "coupled", "greedy", "covered")
+    return PositionTable(
+        flat["tv"], flat["coupled"], flat["greedy"], flat["covered"], {n: v for n, v in flat.items() if n not in fixed}
+    )
+
+
+def auroc(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+    """Chance that a positive outranks a negative; ties count half. nan without both."""
+    num_positive, num_negative = int(positive.sum()), int((~positive).sum())
+    if not num_positive or not num_negative:
+        return float("nan")
+    ranks = rankdata(score)
+    return float((ranks[positive].sum() - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
+
+
+def report(table: PositionTable) -> list[str]:
+    """Lines of a Markdown report: overall figures, then one row per score."""
+    tv, coupled = table.total_variation, table.agree_coupled
+    lines = [
+        f"Positions {len(tv)}; mean TV {tv.mean():.3f}; agreement coupled {coupled.mean():.3f}, "
+        f"greedy {table.agree_greedy.mean():.3f}; mass of p_c inside the interval {table.covered.mean():.3f}",
+        "",
+        "| score | " + " | ".join(f"{share:.0%} local" for share in LOCAL_SHARES) + " | AUROC | rank corr. with TV |",
+        "|---|" + "---|" * (len(LOCAL_SHARES) + 2),
+    ]
+    for name, score in table.scores.items():
+        order = np.argsort(score, kind="stable")
+        cells = []
+        for share in LOCAL_SHARES:
+            local = order[: round(share * len(order))]
+            cells.append(f"{coupled[local].mean():.3f} / {tv[local].mean():.3f}")
+        correlation = np.corrcoef(rankdata(score), rankdata(tv))[0, 1]
+        lines.append(f"| {name} | {' | '.join(cells)} | {auroc(score, ~coupled):.3f} | {correlation:.3f} |")
+    return lines

@@ -1,0 +1,147 @@
+"""The configuration of a whole training run: one TOML file, read once, validated field by field.
+
+Flows in: a path. Flows out: `RunConfig` and the paths of a run's folder.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cloud_server.transformer import TransformerConfig
+from training.captions import CaptionConfig
+from training.cloud_training import CloudTrainingConfig
+from training.curation import CurationConfig
+from training.dataset import SplitConfig
+from training.drafter import DrafterConfig
+from training.drafter_training import DrafterTrainingConfig
+from training.feature_training import FeatureTrainingConfig
+from training.tokenizer import TokenizerConfig
+from training.tokenizer_training import TokenizerTrainingConfig
+
+
+class ConfigError(Exception):
+    """The configuration file is missing or wrong; the message names the field."""
+
+
+class DataConfig(BaseModel):
+    """Where the drawings come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["iconify", "drawn"] = "iconify"
+    """`iconify`: the npm collection; `drawn`: a few shapes drawn by code, for smoke runs."""
+    tarball: Path = Path("runs/iconify-json.tgz")
+    """What `npm pack @iconify/json` writes."""
+    concepts: Path = Path("training/concepts.toml")
+    ink_size: int = Field(default=48, gt=0, le=64)
+    """Pixels of the longer side of a drawing's ink."""
+    split: SplitConfig = SplitConfig()
+
+
+class CloudShape(BaseModel):
+    """Size of the cloud model; the rest of its shape follows from the tokenizer and the captions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dim: int = 256
+    num_layers: int = 6
+    num_heads: int = 8
+    ffn_dim: int = 640
+    feature_dim: int = 16
+    """Rank r of the interval feature."""
+
+    def complete(self, tokenizer: TokenizerConfig, num_phrases: int, caption_length: int) -> TransformerConfig:
+        """The full configuration of the model."""
+        return TransformerConfig(
+            **self.model_dump(),
+            vocab_size=tokenizer.vocab_size,
+            grid_height=tokenizer.grid,
+            grid_width=tokenizer.grid,
+            num_phrases=num_phrases,
+            caption_length=caption_length,
+            conditioning="phrases",
+            prefix_rope="identity",
+            condition_everywhere=True,
+        )
+
+
+class ExportConfig(BaseModel):
+    """What is written into the manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "icons"
+    version: str = "1"
+    guidance: float = Field(default=1.5, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+    prefix_rate: float = Field(default=0.06, ge=0, le=1)
+    gate: str = "quantile"
+    ask_share: float = Field(default=0.2, ge=0, le=1)
+    quantize: bool = True
+    """Export the drafter with dynamic int8 weights."""
+
+
+class RunConfig(BaseModel):
+    """Everything that decides what a run produces."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    num_threads: int = Field(default=2, gt=0)
+    data: DataConfig = DataConfig()
+    curation: CurationConfig = CurationConfig()
+    captions: CaptionConfig = CaptionConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokenizer_training: TokenizerTrainingConfig = TokenizerTrainingConfig()
+    cloud: CloudShape = CloudShape()
+    cloud_training: CloudTrainingConfig = CloudTrainingConfig()
+    drafter: DrafterConfig = DrafterConfig()
+    drafter_training: DrafterTrainingConfig = DrafterTrainingConfig()
+    feature_training: FeatureTrainingConfig = FeatureTrainingConfig()
+    export: ExportConfig = ExportConfig()
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The folder of a run."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / "tokenizer.pt"
+
+    @property
+    def cloud(self) -> Path:
+        return self.root / "cloud"
+
+    @property
+    def drafter(self) -> Path:
+        return self.root / "drafter"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "features.pt"
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a configuration. Raises ConfigError that names the file and the field."""
+    try:
+        with path.open("rb") as file:
+            return RunConfig(**tomllib.load(file))
+    except FileNotFoundError as exc:
+        raise ConfigError(f"{path} does not exist") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{path}: {exc}") from exc
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from exc
