@@ -22,7 +22,8 @@ RUN /opt/ciar/bin/pip install --no-cache-dir --constraint /source/constraints.tx
     && /opt/ciar/bin/pip check \
     && /opt/ciar/bin/pip uninstall --yes pip \
     && rm -rf /opt/ciar/lib/python3*/site-packages/torch/include /opt/ciar/lib/python3*/site-packages/torch/test \
-    && find /opt/ciar/lib/python3*/site-packages/torch/bin -mindepth 1 ! -name torch_shm_manager -delete
+    && find /opt/ciar/lib/python3*/site-packages/torch/bin -mindepth 1 ! -name torch_shm_manager -delete \
+    && /opt/ciar/bin/python -c 'import cloud_server.server'
 
 
 FROM ${BASE}
