@@ -60,14 +60,18 @@ class Engine:
         """Begin a session in a free slot."""
 
         def command() -> None:
-            self._sessions[admitted.session_id] = Session(
-                admitted,
-                slot,
-                num_tokens=self._num_tokens,
-                feature_dim=self._feature_dim,
-                limits=self._limits,
-                reply=reply,
-            )
+            try:
+                self._sessions[admitted.session_id] = Session(
+                    admitted,
+                    slot,
+                    num_tokens=self._num_tokens,
+                    feature_dim=self._feature_dim,
+                    limits=self._limits,
+                    reply=reply,
+                )
+            except Exception:
+                logger.exception("session did not open", extra={"session": admitted.session_id})
+                reply(InternalError("the session did not open; see the server's log"))
 
         self._inbox.put(command)
 
@@ -80,6 +84,9 @@ class Engine:
                     session.receive(frame)
                 except CiarError as error:
                     session.fail(error)
+                except Exception:
+                    logger.exception("session failed", extra={"session": session.id})
+                    session.fail(InternalError("the session failed; see the server's log"))
 
         self._inbox.put(command)
 

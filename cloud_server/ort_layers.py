@@ -1,7 +1,7 @@
 """The transformer's layers in ONNX Runtime, for passes on a CPU.
 
 A pass of a small model over a few rows is bound by the overhead of operators, not by arithmetic: torch spends most of
-it in the calls between small kernels. What lies between two attentions depends on the new rows alone, so it is one graph:
+it between small kernels. What lies between two attentions depends on the new rows alone, so it is one graph:
 
     read: norm → wqkv │ attention │ wo → add → norm → SwiGLU → add, norm → wqkv │ attention │ … → norm │ head
 
@@ -58,7 +58,7 @@ class OrtLayers:
 
 
 class _Graph:
-    """A chunk of the network, built node by node. `x` (N, d): the residual stream; `attended` (N, d): from attention."""
+    """A chunk of the network, node by node. `x` (N, d): the residual stream; `attended` (N, d): from attention."""
 
     def __init__(self, *inputs: str) -> None:
         self._inputs = inputs

@@ -162,6 +162,10 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
                 if isinstance(frame, Finish):
                     await self._expect_end(context, conversation)
                 conversation.received(frame)
+                if conversation.num_owed > self._limits.max_in_flight + 3:  # opened, prefix and summary besides
+                    raise ProtocolError(
+                        f"draft: more than {self._limits.max_in_flight} unanswered drafts; read verdicts"
+                    )
                 self._engine.submit(admitted.session_id, frame)
                 if isinstance(frame, Finish):
                     return
@@ -234,6 +238,11 @@ class _Conversation:
         self._owed_by_cloud = 0
         self._last_frame_at = monotonic()
         self.over = False
+
+    @property
+    def num_owed(self) -> int:
+        """Frames that the cloud has yet to send."""
+        return self._owed_by_cloud
 
     @property
     def silence_s(self) -> float:

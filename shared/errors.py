@@ -86,6 +86,8 @@ def trailing_metadata(error: CiarError) -> tuple[tuple[str, str], ...]:
 def from_status(code: grpc.StatusCode, sentence: str, metadata: dict[str, str]) -> CiarError:
     """The error that a server's status stands for."""
     leaf = _BY_NAME.get(metadata.get(ERROR_KEY, ""), _BY_CODE.get(code, InternalError))
+    if leaf is Busy and ERROR_KEY not in metadata:
+        leaf = ProtocolError  # gRPC's own, for a message over the size limit: coming back would not help
     if leaf is Busy:
         hint = metadata.get(PUSHBACK_KEY, "")
         return Busy(sentence, int(hint) if hint.isdigit() else 1000)

@@ -46,7 +46,7 @@ def test_the_hint_of_busy_travels() -> None:
 
 @pytest.mark.parametrize("hint", ["", "-1", "soon"])
 def test_a_hint_that_is_no_number_becomes_the_default(hint: str) -> None:
-    back = from_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", {"grpc-retry-pushback-ms": hint})
+    back = from_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", {"ciar-error": "Busy", "grpc-retry-pushback-ms": hint})
     assert isinstance(back, Busy)
     assert back.retry_after_ms == 1000
 
@@ -79,3 +79,9 @@ def test_an_invalid_request_is_also_a_value_error() -> None:
 
 def test_committed_is_empty_until_the_client_sets_it() -> None:
     assert CiarError("x").committed == ()
+
+
+def test_grpcs_own_size_limit_is_not_a_full_server() -> None:
+    back = from_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max", {})
+    assert type(back) is errors.ProtocolError
+    assert "larger than max" in str(back)

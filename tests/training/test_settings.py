@@ -46,7 +46,7 @@ def test_smoke_chain(tmp_path: Path) -> None:
 
     smoke = next(path for path in CONFIGS if path.stem == "smoke")
     options = ["--config", str(smoke), "--run", str(tmp_path / "run")]
-    for step in ("data", "tokenizer", "cloud", "drafter", "features"):
+    for step in ("data", "tokenizer", "cloud", "drafter", "radius", "features"):
         result = CliRunner().invoke(app, [step, *options], catch_exceptions=False)
         assert result.exit_code == 0, result.output
     bundle = tmp_path / "bundle"
