@@ -38,12 +38,14 @@ LABEL org.opencontainers.image.title="ciar-cloud" \
 
 COPY --from=build /opt/ciar /opt/ciar
 
-# No bytecode is written and no home is needed: the root file system may be read-only, /tmp a tmpfs.
+# No bytecode is written and no home is needed: the root file system may be read-only, /tmp a tmpfs. ONNX Runtime reports
+# use to its makers unless told not to.
 ENV PATH=/opt/ciar/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     USER=ciar \
+    ORT_DISABLE_TELEMETRY=1 \
     CIAR_ADDRESS=0.0.0.0:50051
 
 # Numeric, so that an orchestrator can check that it is not root.

@@ -107,6 +107,10 @@ def test_the_image_runs_as_a_numeric_user_without_a_shell(dockerfile: str) -> No
     assert instruction(dockerfile, "STOPSIGNAL") == ["SIGTERM"]
 
 
+def test_the_image_reports_to_nobody(dockerfile: str) -> None:
+    assert "ORT_DISABLE_TELEMETRY=1" in instruction(dockerfile, "ENV")[0].split()
+
+
 def test_the_image_and_the_makefile_pin_the_same_torch(dockerfile: str) -> None:
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     pinned = re.search(r"^TORCH \?= (\S+)$", makefile, re.MULTILINE)
