@@ -89,7 +89,8 @@ class Drafter:
         self._start[0] = position
         self._session.run_with_iobinding(self._step)
         ambiguity, disparity, uncertainty = (array.item() for array in self._scores.values())
-        return Proposal(self._center[0], Scores(ambiguity, disparity, uncertainty), self._feature[0])
+        center = self._center[0]
+        return Proposal(center, Scores(ambiguity, disparity, uncertainty, center), self._feature[0])
 
     def _bind_step(self) -> ort.IOBinding:
         binding = self._session.io_binding()

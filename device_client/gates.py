@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.bundle import Manifest
 from shared.errors import InvalidRequest
@@ -25,7 +26,7 @@ PRIOR_WEIGHT = 32
 
 
 class Scores(NamedTuple):
-    """What the Inter-Head says of one drafted token (paper)."""
+    """What the drafter says of one token: its Inter-Head's scores (paper), and the law they are about."""
 
     ambiguity: float
     """Ω, total width of the probability interval."""
@@ -33,6 +34,8 @@ class Scores(NamedTuple):
     """Σ, standard deviation of the widths."""
     uncertainty: float
     """U = Ω · Σ."""
+    center: NDArray[np.float32] | None = None
+    """(V,) logits of the guided law, for gates that judge by it; the drafter's own buffer, valid during `ask` only."""
 
 
 class Gate(Protocol):

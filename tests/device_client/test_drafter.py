@@ -68,7 +68,9 @@ def test_scores_are_those_of_the_graph(drafter: Drafter) -> None:
     proposal = drafter.step(TOKENS, 0)
     assert proposal.center.shape == (16,)
     assert proposal.feature.shape == (3,)
-    ambiguity, disparity, uncertainty = proposal.scores
+    ambiguity, disparity, uncertainty, center = proposal.scores
+    assert center is not None
+    assert np.array_equal(center, proposal.center)
     assert uncertainty == pytest.approx(ambiguity * disparity, rel=1e-5)
     assert ambiguity > 0
 

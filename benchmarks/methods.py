@@ -1,0 +1,205 @@
+"""The rows of the benchmark: each a name, a mode of the SDK and its settings. None has a decoding loop of its own.
+
+`find_method("ciar")`, or with a number of its own: "ciar:0.1" (share asked), "code:0.5" (share that the cloud writes),
+"sets:16" (k), "certified:4" (budget ε). Not here yet, since they need another acceptance rule or another protocol:
+classic speculative sampling (min(1, p/q) with residual), LANTERN, EAGLE-2's trees.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gates import Doubt, DoubtQuantile, entropy, margin, max_probability, outside_set, random_doubt
+from device_client import Client, Gate, Mode, Progress, Result, make_gate
+from shared.bundle import Manifest
+from shared.errors import InvalidRequest
+
+BASE = "cloud"
+"""The row that all others are compared to."""
+
+UNIFORM = tuple(np.linspace(0, 1, 101).tolist())
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What gates are made for."""
+
+    manifest: Manifest
+    ask_share: float
+    """Share of the drafted tokens that every gate with a share asks about."""
+    priors: Mapping[str, Sequence[float]]
+    """Quantiles of each method's doubt, by the method's name."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row. Gates have a state, so one is made for each picture."""
+
+    name: str
+    mode: Mode
+    about: str
+    gate: Callable[[Setting, int], Gate] | None = None
+    """(setting, seed of the picture) -> a fresh gate; None where the mode has none to choose."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """More of `Client.generate`'s arguments."""
+    doubt: Doubt | None = None
+    """What a calibration pass must see first."""
+
+    def draw(
+        self,
+        client: Client,
+        prompt: str,
+        seed: int,
+        setting: Setting,
+        *,
+        timeout_s: float,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Result:
+        """One picture by this method. Raises what `Client.generate` raises."""
+        gate = None if self.gate is None else self.gate(setting, seed)
+        return client.generate(
+            prompt,
+            seed=seed,
+            mode=self.mode,
+            gate=gate,
+            timeout_s=timeout_s,
+            on_progress=on_progress,
+            **self.settings,
+        )
+
+
+def _cloud(name: str, number: float | None) -> Method:
+    return Method(name, Mode.CLOUD, "the cloud alone, streamed: the base")
+
+
+def _lossless(name: str, number: float | None) -> Method:
+    return Method(name, Mode.LOSSLESS, "the cloud verifies every draft: speculative decoding, coupled, its own picture")
+
+
+def _code(name: str, number: float | None) -> Method:
+    """CoDe (Chen et al., CVPR 2025) splits the scales of a VAR model between a large drafter and a small refiner. For a
+    raster model we read it as the paper's row does ("N = 0.3"): the cloud writes that share, the drafter all the rest.
+    """
+    rate = 0.3 if number is None else number
+    return Method(
+        name, Mode.DEVICE, f"the cloud writes {rate:.0%}, the device the rest unasked", None, {"prefix_rate": rate}
+    )
+
+
+def _device(name: str, number: float | None) -> Method:
+    return Method(
+        name, Mode.DEVICE, "the device drafts every token, no prefix, no question", None, {"prefix_rate": 0.0}
+    )
+
+
+def _ciar(name: str, number: float | None) -> Method:
+    return Method(name, Mode.CIAR, "asks about the widest intervals by U", _quantile("uncertainty", number))
+
+
+def _no_features(name: str, number: float | None) -> Method:
+    gate = _quantile("uncertainty", number)
+    return Method(name, Mode.CIAR, "CIAR, no interval features sent", gate, {"send_features": False})
+
+
+def _ambiguity(name: str, number: float | None) -> Method:
+    return Method(name, Mode.CIAR, "asks about the widest intervals by Ω alone", _quantile("ambiguity", number))
+
+
+def _certified(name: str, number: float | None) -> Method:
+    """Without a number, ε is what the tokens outside the asked share cost if Ω were spread evenly over all tokens."""
+
+    def gate(setting: Setting, _seed: int) -> Gate:
+        manifest = setting.manifest
+        mean_cost = float(np.mean(manifest.ambiguity_quantiles)) / 2
+        budget = (1 - setting.ask_share) * manifest.num_tokens * mean_cost if number is None else number
+        return make_gate(f"certified:{budget:.6g}", manifest)
+
+    return Method(name, Mode.CIAR, "spends a budget ε on Σ Ω/2, asks about the rest", gate)
+
+
+def _random(name: str, number: float | None) -> Method:
+    def gate(setting: Setting, seed: int) -> Gate:
+        return DoubtQuantile(name, random_doubt(seed), _share(setting, number), UNIFORM)
+
+    return Method(name, Mode.CIAR, "asks at random", gate)
+
+
+def _sets(name: str, number: float | None) -> Method:
+    size = 10 if number is None else int(number)
+    if size < 1:
+        raise InvalidRequest(f"method: the k of sets must be at least 1 (got {number:g})")
+    return _doubting(name, outside_set(size), f"asks where the {size} likeliest tokens hold little mass", None)
+
+
+def _entropy(name: str, number: float | None) -> Method:
+    return _doubting(name, entropy, "asks where the drafter's entropy is large", number)
+
+
+def _max_probability(name: str, number: float | None) -> Method:
+    return _doubting(name, max_probability, "asks where the likeliest token is unlikely (SoftmaxCorr)", number)
+
+
+def _margin(name: str, number: float | None) -> Method:
+    return _doubting(name, margin, "asks where the two likeliest tokens are close", number)
+
+
+def _doubting(name: str, doubt: Doubt, about: str, share: float | None) -> Method:
+    def gate(setting: Setting, _seed: int) -> Gate:
+        return DoubtQuantile(name, doubt, _share(setting, share), setting.priors[name])
+
+    return Method(name, Mode.CIAR, about, gate, doubt=doubt)
+
+
+def _quantile(score: str, share: float | None) -> Callable[[Setting, int], Gate]:
+    return lambda setting, _seed: make_gate(f"quantile:{_share(setting, share):g}:{score}", setting.manifest)
+
+
+def _share(setting: Setting, own: float | None) -> float:
+    return setting.ask_share if own is None else own
+
+
+_MAKERS: dict[str, tuple[Callable[[str, float | None], Method], float]] = {
+    "cloud": (_cloud, -1),
+    "lossless": (_lossless, -1),
+    "code": (_code, 1),
+    "ciar": (_ciar, 1),
+    "no-features": (_no_features, 1),
+    "ambiguity": (_ambiguity, 1),
+    "certified": (_certified, 1e9),
+    "random": (_random, 1),
+    "entropy": (_entropy, 1),
+    "max-probability": (_max_probability, 1),
+    "margin": (_margin, 1),
+    "sets": (_sets, 1e9),
+    "device": (_device, -1),
+}
+"""Name -> (maker, largest number it takes; −1: none)."""
+
+METHODS = tuple(_MAKERS)
+QUICK_METHODS = ("cloud", "lossless", "ciar", "entropy", "device")
+
+
+def find_method(spec: str) -> Method:
+    """A method from its name and, after a colon, its number. Raises InvalidRequest that names the nearest."""
+    name, colon, text = spec.strip().lower().partition(":")
+    if name not in _MAKERS:
+        nearest = difflib.get_close_matches(name, _MAKERS, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(_MAKERS)}"
+        raise InvalidRequest(f"method: unknown method {name!r}; {hint}")
+    maker, largest = _MAKERS[name]
+    if not colon:
+        return maker(name, None)
+    if largest < 0:
+        raise InvalidRequest(f"method: {name} takes no number (got {spec!r})")
+    try:
+        number = float(text)
+    except ValueError:
+        raise InvalidRequest(f"method: {text!r} in {spec!r} is not a number") from None
+    if not 0 <= number <= largest:
+        raise InvalidRequest(f"method: the number of {name} must be in [0, {largest:g}] (got {text})")
+    return maker(f"{name}:{number:g}", number)
