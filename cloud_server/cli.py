@@ -14,6 +14,9 @@ from cloud_server.logs import configure_logging
 from cloud_server.settings import Settings
 from shared.errors import CiarError
 
+_LOOPBACKS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+"""Where to find, on the same machine, a server that listens everywhere."""
+
 
 def serve(
     address: Annotated[str | None, typer.Option(help="host:port to listen on; port 0 takes a free one.")] = None,
@@ -42,15 +45,17 @@ def serve(
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"])) or error.title  # a rule of the whole has no field
         _fail(f"{field}: {problem['msg']} (got {problem['input']!r})")
-    except CiarError as error:
+    except (CiarError, OSError) as error:
         _fail(str(error))
 
 
 def health(
-    address: Annotated[str, typer.Option(help="host:port of the server.")] = "127.0.0.1:50051",
+    address: Annotated[str | None, typer.Option(help="host:port of the server; $CIAR_ADDRESS if not given.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 3.0,
 ) -> None:
     """Exit 0 if the server reports SERVING, else 1 (for container health checks)."""
+    host, _, port = (address or Settings().address).rpartition(":")
+    address = f"{_LOOPBACKS.get(host, host)}:{port}"
     try:
         with grpc.insecure_channel(address) as channel:
             stub = health_pb2_grpc.HealthStub(channel)

@@ -6,6 +6,11 @@ with Client("localhost:50051") as client:
     client.generate("red filled heart on cream", seed=7).image.save("heart.png")
 """
 
+# ONNX Runtime reads the variable when it is imported; who wants its telemetry sets it to 0.
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from device_client.client import Client, Progress
 from device_client.gates import (
     AlwaysAsk,

@@ -46,7 +46,8 @@ def test_the_hint_of_busy_travels() -> None:
 
 @pytest.mark.parametrize("hint", ["", "-1", "soon"])
 def test_a_hint_that_is_no_number_becomes_the_default(hint: str) -> None:
-    back = from_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", {"ciar-error": "Busy", "grpc-retry-pushback-ms": hint})
+    metadata = {"ciar-error": "Busy", "grpc-retry-pushback-ms": hint}
+    back = from_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", metadata)
     assert isinstance(back, Busy)
     assert back.retry_after_ms == 1000
 
