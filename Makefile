@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 TORCH ?= torch==2.13.0
 CONSTRAINTS = constraints.txt
 
-.PHONY: demo test test-slow test-gpu lint proto proto-check constraints image clean help
+.PHONY: demo bench test test-slow test-gpu lint proto proto-check constraints image clean help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -19,6 +19,10 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 
 demo: $(VENV)/.installed ## Cloud and device as two processes, on the embedded bundle: out/demo.png and a table
 	$(BIN)/python -m benchmarks.demo
+
+BENCH_FLAGS ?=
+bench: $(VENV)/.installed ## Every method through every network: out/bench.md, bench.png, bench.jsonl; BENCH_FLAGS=--quick
+	$(BIN)/ciar bench $(BENCH_FLAGS)
 
 test: lint $(VENV)/.installed ## Everything but slow and gpu tests
 	$(BIN)/python -m pytest -m 'not slow and not gpu'

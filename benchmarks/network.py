@@ -15,123 +15,133 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import random
 import selectors
 import socket
 import struct
 import subprocess
 import sys
 import threading
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks.profiles import Bandwidth, Latency, Profile, Reset, Stall, Toxic, find_profile
+from benchmarks.link import Link
+from benchmarks.profiles import Profile, find_profile
 from shared.errors import Unavailable
 
 READY = "relaying on "
-READ_BYTES = 65_536
-SLICE_BYTES = 1_500
-"""A limited link passes on slices of at least this size: about a packet."""
-MAX_QUEUED_SLICES = 2_048
+MAX_QUEUED_BYTES = 4 * 2**20
 """Of one direction of a connection, before its sender is made to wait."""
 
 
-class TokenBucket:
-    """When bytes have passed a link of limited rate."""
+class _End(asyncio.Protocol):
+    """One socket of a joined connection: what it receives goes over its link to the other end.
 
-    def __init__(self, rate_bytes_s: float, burst_bytes: int = 0) -> None:
-        self._rate_bytes_s = rate_bytes_s
-        self._burst_s = burst_bytes / rate_bytes_s
-        self._free_at = float("-inf")
+    One timer and no tasks, so that a round trip costs the machine as little as may be.
+    """
 
-    def passed_at(self, num_bytes: int, now: float) -> float:
-        """The time, in seconds of the clock of `now`, at which the last of these bytes has passed."""
-        start = max(self._free_at, now - self._burst_s)
-        self._free_at = start + num_bytes / self._rate_bytes_s
-        return max(now, self._free_at)
-
-
-class Link:
-    """One direction of the network, shared by all connections."""
-
-    def __init__(self, toxics: tuple[Toxic, ...], seed: int) -> None:
-        self._random = random.Random(seed)
-        self._latencies = [toxic for toxic in toxics if isinstance(toxic, Latency)]
-        limits = [toxic for toxic in toxics if isinstance(toxic, Bandwidth)]
-        self._buckets = [TokenBucket(limit.rate_kbit_s * 125, limit.burst_bytes) for limit in limits]
-        slowest = min((limit.rate_kbit_s * 125 for limit in limits), default=float("inf"))
-        self.slice_bytes = int(min(READ_BYTES, max(SLICE_BYTES, slowest / 1000)))
-        self.stalls = [toxic for toxic in toxics if isinstance(toxic, Stall)]
-        self.resets = [toxic for toxic in toxics if isinstance(toxic, Reset)]
-
-    def due(self, num_bytes: int, now: float) -> float:
-        """When bytes that arrive now come out at the other end, stalls and order aside."""
-        for bucket in self._buckets:
-            now = bucket.passed_at(num_bytes, now)
-        for toxic in self._latencies:
-            jitter_ms = self._random.uniform(-toxic.jitter_ms, toxic.jitter_ms)
-            now += max(0.0, toxic.latency_ms + jitter_ms) / 1000
-        return now
-
-
-class _Struck(Exception):
-    """The connection is to be reset."""
-
-
-class _Pipe:
-    """One direction of one connection."""
-
-    def __init__(
-        self, link: Link, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opened: float
-    ) -> None:
+    def __init__(self, link: Link, number: int) -> None:
         """number: of the connection, from 0."""
-        self._link, self._reader, self._writer, self._opened = link, reader, writer, opened
-        self._queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MAX_QUEUED_SLICES)
+        self._link = link
         struck = [t.after_bytes for t in link.resets if not t.num_connections or number < t.num_connections]
         self._bytes_left = min(struck, default=None)
+        self._loop = asyncio.get_running_loop()
+        self._opened = self._loop.time()
+        self._queue: deque[tuple[float, bytes]] = deque()  # (due, slice); an empty slice is the end
+        self._queued_bytes = 0
+        self._last_due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_full = False  # this socket takes no more for now
+        self._has_ended = False  # the end of what it receives has been passed on
+        self._other: _End | None = None
+        self.transport: asyncio.Transport
 
-    async def run(self) -> None:
-        """Until the sender ends its side. Raises _Struck, or the sockets' errors."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._take())
-            group.create_task(self._pass_on())
+    def join(self, other: _End) -> None:
+        """Pass everything on to `other` from now on."""
+        self._other = other
+        self._deliver()
 
-    async def _take(self) -> None:
-        clock, last_due = asyncio.get_running_loop().time, 0.0
-        while True:
-            data = await self._reader.read(READ_BYTES)
-            now, size = clock(), self._link.slice_bytes
-            for part in [data[i : i + size] for i in range(0, len(data), size)] or [b""]:
-                last_due = max(last_due, self._after_stalls(self._link.due(len(part), now)))
-                await self._queue.put((last_due, part))
-            if not data:
-                return
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
 
-    def _after_stalls(self, due: float) -> float:
+    def data_received(self, data: bytes) -> None:
+        size, now = self._link.slice_bytes, self._loop.time()
+        for start in range(0, len(data), size):
+            part = data[start : start + size]
+            self._enqueue(part, self._link.due(len(part), now))
+        if self._queued_bytes > MAX_QUEUED_BYTES:
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._enqueue(b"", self._link.due(0, self._loop.time()))
+        return True  # the other direction stays open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        other = self._other
+        if other is not None and not (self._has_ended and other._has_ended):
+            other.reset()
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        if self._other is not None:
+            self._other._deliver()
+
+    def reset(self) -> None:
+        """Close with RST: the peer reads an error, not an end."""
+        if not self.transport.is_closing():
+            with contextlib.suppress(OSError):
+                connection: socket.socket = self.transport.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    def _enqueue(self, part: bytes, due: float) -> None:
         for stall in self._link.stalls:
             start = self._opened + stall.after_ms / 1000
             end = start + stall.for_ms / 1000
             if start <= due < end:
                 due = end
-        return due
+        self._last_due = max(self._last_due, due)
+        self._queue.append((self._last_due, part))
+        self._queued_bytes += len(part)
+        if self._timer is None:
+            self._deliver()
 
-    async def _pass_on(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
-            due, data = await self._queue.get()
-            if (pause_s := due - clock()) > 0:
-                await asyncio.sleep(pause_s)
-            if not data:
-                self._writer.write_eof()
-                return
-            if self._bytes_left is not None:
-                data = data[: self._bytes_left]
-                self._bytes_left -= len(data)
-            self._writer.write(data)
-            await self._writer.drain()
-            if self._bytes_left == 0:
-                raise _Struck
+    def _deliver(self) -> None:
+        """Pass on what is due, and come back when the next is."""
+        other, self._timer = self._other, None
+        while self._queue and other is not None and not other._is_full and not other.transport.is_closing():
+            due, part = self._queue[0]
+            if due > self._loop.time():
+                self._timer = self._loop.call_at(due, self._deliver)
+                break
+            self._queue.popleft()
+            self._queued_bytes -= len(part)
+            self._pass_on(part, other)
+        if self._queued_bytes <= MAX_QUEUED_BYTES // 2:
+            self.transport.resume_reading()
+
+    def _pass_on(self, part: bytes, other: _End) -> None:
+        if not part:
+            self._has_ended = True
+            other.transport.write_eof()
+            if other._has_ended:
+                self.transport.close()
+                other.transport.close()
+            return
+        if self._bytes_left is not None:
+            part = part[: self._bytes_left]
+            self._bytes_left -= len(part)
+        other.transport.write(part)
+        if self._bytes_left == 0:
+            self.reset()
+            other.reset()
 
 
 class Relay:
@@ -143,42 +153,34 @@ class Relay:
         self._port = int(port)
         self._up, self._down = Link(profile.up, seed), Link(profile.down, seed + 1)
         self._num_connections = 0
+        self._joining: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected
         self.address = ""
 
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> asyncio.Server:
         """Begin to listen; `address` is known then."""
-        server = await asyncio.start_server(self._join, host, port, limit=READ_BYTES)
+        server = await asyncio.get_running_loop().create_server(self._accept, host, port)
         self.address = "{}:{}".format(*server.sockets[0].getsockname()[:2])
         return server
 
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        number, opened = self._num_connections, asyncio.get_running_loop().time()
-        self._num_connections += 1
+    def _accept(self) -> asyncio.Protocol:
+        number, self._num_connections = self._num_connections, self._num_connections + 1
+        near = _End(self._up, number)
+        task = asyncio.get_running_loop().create_task(self._join(near, number))
+        self._joining.add(task)
+        task.add_done_callback(self._joining.discard)
+        return near
+
+    async def _join(self, near: _End, number: int) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            far_reader, far_writer = await asyncio.open_connection(self._host, self._port, limit=READ_BYTES)
+            _, far = await loop.create_connection(lambda: _End(self._down, number), self._host, self._port)
         except OSError:
-            _reset(writer)
+            near.reset()
             return
-        up = _Pipe(self._up, number, reader, far_writer, opened)
-        down = _Pipe(self._down, number, far_reader, writer, opened)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(up.run())
-                group.create_task(down.run())
-        except* (_Struck, OSError):
-            _reset(writer)
-            _reset(far_writer)
-        finally:
-            writer.close()
-            far_writer.close()
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST: the peer reads an error, not an end."""
-    with contextlib.suppress(OSError):
-        connection: socket.socket = writer.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+        far.join(near)
+        near.join(far)
+        if near.transport.is_closing():
+            far.reset()
 
 
 class RelayProcess:

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.network import Link, RelayProcess, TokenBucket
+from benchmarks.link import Link, TokenBucket
+from benchmarks.network import RelayProcess
 from benchmarks.profiles import PROFILES, Bandwidth, Latency, Profile, Reset, Stall, find_profile
 from shared.errors import InvalidRequest
 

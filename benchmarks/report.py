@@ -1,0 +1,161 @@
+"""The figures for people: tables for a terminal of 100 columns, and the same in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.table import Table
+
+from benchmarks.figures import Row
+from benchmarks.methods import find_method
+from benchmarks.profiles import Profile
+
+WIDTH = 100
+
+NOTES = (
+    "Times in ms. p50 and p95 over pictures; speed-up: base over method, picture by picture (median, middle half);",
+    "preview: until the first tokens are final (median). Means: network, cloud: waiting for either; drafting;",
+    "other: messages, gate and loop, pixels. ×floor: p50 over that of the device alone on loopback; ×overlap: time",
+    "over max(the device's own work, the cloud's passes) (median). Requests, tokens asked (those of dropped drafts",
+    "too) and tokens decided by the device alone (local) are shares of T; cloud s: model passes, ×base: median.",
+)
+
+
+class Sheet(NamedTuple):
+    """A table without a medium."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def sheets(rows: Sequence[Row], profiles: Mapping[str, Profile]) -> Iterator[Sheet]:
+    """Two tables for each profile: where time goes, and what is asked and sent."""
+    for name, profile in profiles.items():
+        own = [row for row in rows if row.profile == name]
+        if own:
+            yield _times(f"{name}: time of a picture ({profile.describe()})", own)
+            yield _traffic(f"{name}: what is asked, sent and computed", own)
+
+
+def _times(title: str, rows: Sequence[Row]) -> Sheet:
+    columns = ("method", "p50", "p95", "speed-up", "25–75 %", "preview", "network", "cloud", "drafting", "other")
+    return Sheet(
+        title,
+        (*columns, "×floor", "×overlap"),
+        [
+            (
+                row.method,
+                _ms(row.seconds.p50),
+                _ms(row.seconds.p95),
+                f"{row.speed_up.p50:.2f}×" if row.speed_up else "–",
+                f"{row.speed_up.p25:.2f}–{row.speed_up.p75:.2f}" if row.speed_up else "–",
+                _ms(row.preview_s),
+                _ms(row.network_s),
+                _ms(row.cloud_s),
+                _ms(row.drafting_s),
+                _ms(row.other_s),
+                f"{row.over_floor:.1f}" if row.over_floor else "–",
+                f"{row.over_overlap:.2f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _traffic(title: str, rows: Sequence[Row]) -> Sheet:
+    columns = ("method", "requests", "asked", "local", "corrected", "dropped", "B up", "B down", "B/token", "cloud s")
+    return Sheet(
+        title,
+        (*columns, "×base", "agree"),
+        [
+            (
+                row.method,
+                f"{row.requests_share:.1%}",
+                f"{row.asked_share:.1%}",
+                f"{row.local_share:.1%}",
+                f"{row.num_corrections:.1f}",
+                f"{row.num_discarded:.1f}",
+                f"{row.bytes_up:.0f}",
+                f"{row.bytes_down:.0f}",
+                f"{row.bytes_per_token:.1f}",
+                f"{row.cloud_compute_s:.3f}",
+                f"{row.cloud_compute_ratio:.2f}" if row.cloud_compute_ratio is not None else "–",
+                f"{row.agreement:.1%}" if row.agreement is not None else "–",
+            )
+            for row in rows
+        ],
+    )
+
+
+def to_table(sheet: Sheet) -> Table:
+    """For the terminal."""
+    table = Table(
+        title=sheet.title,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        padding=0,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for index, column in enumerate(sheet.columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=index > 0)
+    for row in sheet.rows:
+        table.add_row(*row)
+    return table
+
+
+def header(summary: Mapping[str, Any], placement: str) -> Iterator[str]:
+    """Who ran what where, in lines."""
+    machine, bundle = summary["environment"], summary["configuration"]["bundle"]
+    yield f"machine   {machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}"
+    yield "versions  " + ", ".join(
+        f"{name} {machine[name]}" for name in ("ciar", "torch", "onnxruntime", "grpcio", "numpy")
+    )
+    yield f"pair      {bundle['name']} {bundle['version']}, digest {bundle['digest']}, T = {bundle['num_tokens']}"
+    yield f"processes {placement}; one thread each for passes and graphs"
+    configuration = summary["configuration"]
+    yield (
+        f"pictures  {len(configuration['prompts'])} prompts, seeds {', '.join(map(str, configuration['seeds']))}; "
+        f"every method in turn on each; gates ask about {configuration['ask_share']:.0%}"
+    )
+
+
+def footer(summary: Mapping[str, Any]) -> Iterator[str]:
+    """How to read the tables, and what they are measured against."""
+    yield " ".join(NOTES)
+    floor, residual = summary["floor_s"], summary["largest_residual_share"]
+    if floor is not None:
+        yield f"floor: {_ms(floor)} ms, every token drafted, nothing asked, loopback."
+    yield f"network + cloud + drafting + other make up all but {abs(residual):.1%} of the time, or less, in every row."
+    if abs(residual) > 0.05:
+        yield "That is more than 5 %: take the split of the time with care."
+
+
+def markdown(summary: Mapping[str, Any], rows: Sequence[Row], profiles: Mapping[str, Profile], placement: str) -> str:
+    """The report as a file of its own."""
+    parts = [
+        "# Latency benchmark",
+        "",
+        "```",
+        *header(summary, placement),
+        "```",
+        "",
+        "![Speed-up and time](bench.png)",
+        "",
+    ]
+    parts += ["| method | what it does |", "|---|---|"]
+    parts += [f"| `{name}` | {find_method(name).about} |" for name in summary["configuration"]["methods"]]
+    parts += ["", "| profile | network | source |", "|---|---|---|"]
+    parts += [f"| `{name}` | {profile.describe()} | {profile.source} |" for name, profile in profiles.items()]
+    for sheet in sheets(rows, profiles):
+        parts += ["", f"## {sheet.title}", "", f"| {' | '.join(sheet.columns)} |"]
+        parts.append("|---|" + "---:|" * (len(sheet.columns) - 1))
+        parts += [f"| {' | '.join(row)} |" for row in sheet.rows]
+    return "\n".join([*parts, "", " ".join(footer(summary)), ""])
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}"

@@ -1,0 +1,107 @@
+"""The stage: a server process, a relay process for each profile, and a client through each of them, warm.
+
+In: where the server is (or which bundle to serve), and profiles. Out: `draw`, which measures one task. Every part
+is put on its core before it starts, so that its threads are born there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.gates import Recorder, quantiles
+from benchmarks.machine import Placement, on_cores, place
+from benchmarks.measurement import Measurement, Task, measure
+from benchmarks.methods import Method, Setting
+from benchmarks.network import RelayProcess
+from benchmarks.profiles import Profile
+from benchmarks.waits import TimedTransport
+from device_client import Client, GrpcTransport, LocalServer, Mode, make_gate
+from device_client.client import Info
+from shared.bundle import Manifest
+
+TIMEOUT_S = 300.0
+"""For one picture: a bound on a hung network, not a target."""
+
+
+class Stage:
+    """Everything that runs during a benchmark."""
+
+    def __init__(self, address: str, placement: Placement, profiles: Sequence[Profile]) -> None:
+        self.placement = placement
+        self._address, self._profiles = address, profiles
+        self._clients: dict[str, tuple[Client, TimedTransport]] = {}
+        self._stack = ExitStack()
+        self._direct = self._stack.enter_context(Client(address))
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def info(self) -> Info:
+        """What the server says of itself. Raises Unavailable if nothing answers."""
+        return self._direct.info()
+
+    def warm_up(self, prompt: str) -> None:
+        """Start the relays; fetch and load the device's files; have every client and the server draw once.
+
+        Raises InvalidRequest for a prompt that the pair does not know.
+        """
+        self._direct.generate(prompt, mode=Mode.CLOUD, timeout_s=TIMEOUT_S)
+        for profile in self._profiles:
+            address = self._address
+            if not profile.is_direct:
+                with on_cores(self.placement.relay):
+                    address = self._stack.enter_context(RelayProcess(self._address, profile)).address
+            transport = TimedTransport(GrpcTransport(address))
+            client = self._stack.enter_context(Client(transport=transport, connect_timeout_s=30.0))
+            client.generate(prompt, timeout_s=TIMEOUT_S)
+            self._clients[profile.name] = client, transport
+
+    def calibrate(self, methods: Mapping[str, Method], prompts: Sequence[str]) -> dict[str, tuple[float, ...]]:
+        """Quantiles of the doubts that methods begin with, over pictures of other prompts than the measured ones.
+
+        Like the quantiles in a manifest, they are of a roll-out under the pair's own gate.
+        """
+        doubts = {name: method.doubt for name, method in methods.items() if method.doubt is not None}
+        if not doubts:
+            return {}
+        manifest, seen = self.info().manifest, {name: list[float]() for name in doubts}
+        for seed, prompt in enumerate(prompts):
+            recorder = Recorder(make_gate(manifest.defaults.gate, manifest), doubts)
+            self._direct.generate(prompt, seed=seed, gate=recorder, timeout_s=TIMEOUT_S)
+            for name, values in seen.items():
+                values += recorder.values(name)
+        return {name: quantiles(values) for name, values in seen.items()}
+
+    def draw(self, method: Method, task: Task, setting: Setting) -> Measurement:
+        """Measure one picture through the task's profile."""
+        client, transport = self._clients[task.profile]
+        return measure(client, transport, method, task, setting, timeout_s=TIMEOUT_S)
+
+
+@contextmanager
+def open_stage(server: str | None, bundle: Path | None, profiles: Sequence[Profile]) -> Iterator[Stage]:
+    """server: HOST:PORT; without one, a server of the bundle is started here, and processes are pinned to cores.
+
+    Raises Unavailable if no server answers or starts, InvalidRequest for a bundle that cannot be served.
+    """
+    placement = Placement(None, None, None) if server else place()
+    with ExitStack() as stack:
+        if server is None:
+            with on_cores(placement.server):
+                server = stack.enter_context(LocalServer(bundle, arguments=("--threads", "1"))).address
+        stack.enter_context(on_cores(placement.device))
+        opened = stack.enter_context(Stage(server, placement, profiles))
+        opened.info()
+        yield opened
+
+
+def digest(manifest: Manifest) -> str:
+    """One short digest of all files of a bundle."""
+    lines = sorted(f"{name} {entry.sha256}" for name, entry in manifest.files.items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
