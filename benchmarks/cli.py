@@ -86,9 +86,9 @@ def bench(
             with Journal(out, configuration, resume=resume) as journal:
                 tasks = plan(tuple(profiles), tuple(methods), own, chosen_seeds)
                 measurements = _measure(stage, journal, tasks, methods, calibration, configuration)
-            placement = stage.placement.describe()
+            placement, rpc_s = stage.placement.describe(), stage.rpc_s
         rows = _ordered(rows_of(measurements), profiles, methods)
-        summary = _summary(configuration, measurements, rows)
+        summary = _summary(configuration, measurements, rows, rpc_s)
         _write(out, summary, rows, profiles, placement)
         _print(console, summary, rows, profiles, placement, out)
     except CiarError as error:
@@ -180,12 +180,16 @@ def _ordered(rows: Sequence[Row], profiles: Mapping[str, Profile], methods: Mapp
 
 
 def _summary(
-    configuration: Mapping[str, Any], measurements: Sequence[Measurement], rows: Sequence[Row]
+    configuration: Mapping[str, Any],
+    measurements: Sequence[Measurement],
+    rows: Sequence[Row],
+    rpc_s: Mapping[str, float],
 ) -> dict[str, Any]:
     settings = {name: value for name, value in configuration.items() if name != "environment"}
     return {
         "environment": configuration["environment"],
         "configuration": settings,
+        "rpc_s": {name: round(seconds, 6) for name, seconds in rpc_s.items()},
         "floor_s": floor_s(measurements),
         "largest_residual_share": max((row.residual_share for row in rows), key=abs),
         "rows": [row.to_dict() for row in rows],

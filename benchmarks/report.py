@@ -116,6 +116,9 @@ def header(summary: Mapping[str, Any], placement: str) -> Iterator[str]:
     )
     yield f"pair      {bundle['name']} {bundle['version']}, digest {bundle['digest']}, T = {bundle['num_tokens']}"
     yield f"processes {placement}; one thread each for passes and graphs"
+    if summary["rpc_s"]:
+        calls = ", ".join(f"{name} {seconds * 1000:.1f}" for name, seconds in summary["rpc_s"].items())
+        yield f"small rpc {calls} ms as measured here"
     configuration = summary["configuration"]
     yield (
         f"pictures  {len(configuration['prompts'])} prompts, seeds {', '.join(map(str, configuration['seeds']))}; "

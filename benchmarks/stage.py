@@ -7,9 +7,11 @@ is put on its core before it starts, so that its threads are born there.
 from __future__ import annotations
 
 import hashlib
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import perf_counter
 
 from benchmarks.gates import Recorder, quantiles
 from benchmarks.machine import Placement, on_cores, place
@@ -22,6 +24,9 @@ from device_client import Client, GrpcTransport, LocalServer, Mode, make_gate
 from device_client.client import Info
 from shared.bundle import Manifest
 
+NUM_CALLS = 9
+"""Calls behind the round trip that is reported beside the one that was asked for."""
+
 TIMEOUT_S = 300.0
 """For one picture: a bound on a hung network, not a target."""
 
@@ -31,6 +36,8 @@ class Stage:
 
     def __init__(self, address: str, placement: Placement, profiles: Sequence[Profile]) -> None:
         self.placement = placement
+        self.rpc_s: dict[str, float] = {}
+        """Median time of a small call through each profile, known once warm."""
         self._address, self._profiles = address, profiles
         self._clients: dict[str, tuple[Client, TimedTransport]] = {}
         self._stack = ExitStack()
@@ -61,6 +68,7 @@ class Stage:
             client = self._stack.enter_context(Client(transport=transport, connect_timeout_s=30.0))
             client.generate(prompt, timeout_s=TIMEOUT_S)
             self._clients[profile.name] = client, transport
+            self.rpc_s[profile.name] = statistics.median(_rpc_s(transport) for _ in range(NUM_CALLS))
 
     def calibrate(self, methods: Mapping[str, Method], prompts: Sequence[str]) -> dict[str, tuple[float, ...]]:
         """Quantiles of the doubts that methods begin with, over pictures of other prompts than the measured ones.
@@ -99,6 +107,12 @@ def open_stage(server: str | None, bundle: Path | None, profiles: Sequence[Profi
         opened = stack.enter_context(Stage(server, placement, profiles))
         opened.info()
         yield opened
+
+
+def _rpc_s(transport: TimedTransport) -> float:
+    began = perf_counter()
+    transport.model_info(timeout_s=TIMEOUT_S)
+    return perf_counter() - began
 
 
 def digest(manifest: Manifest) -> str:

@@ -15,7 +15,7 @@ COMMANDS = {
     "info": ("device_client.cli:info", "device", "Show what a server or a bundle offers."),
     "serve": ("cloud_server.cli:serve", "cloud", "Serve a bundle's cloud model over gRPC."),
     "health": ("cloud_server.cli:health", "cloud", "Ask a server for its health (for containers)."),
-    "bench": ("benchmarks.cli:bench", "bench", "Measure end-to-end latency: every method, through several networks."),
+    "bench": ("benchmarks.cli:bench", "bench", "Measure latency: every method, several networks."),
     "train": ("training.cli:app", "train", "Train a bundle: data, tokenizer, cloud model, drafter, export."),
 }
 """Name -> (function or app, extra that brings its dependencies, help)."""
