@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.bench import plan, run
 from benchmarks.figures import Row, floor_s, rows_of, unexplained
-from benchmarks.journal import Journal
+from benchmarks.journal import Journal, require_writable
 from benchmarks.machine import environment
 from benchmarks.measurement import Measurement, Task
 from benchmarks.methods import BASE, METHODS, QUICK_METHODS, Method, Setting, find_method
@@ -71,6 +71,7 @@ def bench(
         methods = _unique(find_method, _with_base(method or (QUICK_METHODS if quick else METHODS)))
         chosen_seeds = _parse_seeds(seeds)
         own, calibration = _choose_prompts(prompt, prompts or (QUICK_PROMPTS if quick else FULL_PROMPTS), bundle)
+        require_writable(out)
         with open_stage(server, bundle, tuple(profiles.values())) as stage:
             manifest = stage.info().manifest
             configuration = {

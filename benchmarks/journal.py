@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -106,6 +107,16 @@ class Journal:
     def _move_aside(self) -> None:
         stamp = datetime.fromtimestamp(self.path.stat().st_mtime).strftime("%Y%m%d-%H%M%S")
         self.path.replace(self.path.with_name(f"bench-{stamp}.jsonl"))
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder if need be. Raises InvalidRequest if nothing can be written there: better before the work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as exc:
+        raise InvalidRequest(f"out: cannot write into {folder} ({exc.strerror})") from exc
 
 
 def _short(value: Any) -> str:

@@ -161,7 +161,7 @@ def find_profile(name: str) -> Profile:
             field = ".".join(map(str, problem["loc"])) or "document"
             raise InvalidRequest(f"profile: {field}: {problem['msg']}") from exc
     if name not in PROFILES:
-        nearest = difflib.get_close_matches(name.lower(), PROFILES, n=1)
+        nearest = difflib.get_close_matches(name.lower(), PROFILES, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(PROFILES)}"
         raise InvalidRequest(f"profile: unknown profile {name!r}; {hint}")
     return PROFILES[name]

@@ -41,7 +41,7 @@ def sheets(rows: Sequence[Row], profiles: Mapping[str, Profile]) -> Iterator[She
 
 
 def _times(title: str, rows: Sequence[Row]) -> Sheet:
-    columns = ("method", "p50", "p95", "speed-up", "25–75 %", "preview", "network", "cloud", "drafting", "other")
+    columns = ("method", "p50", "p95", "speed-up", "25–75 %", "preview", "network", "cloud", "draft", "other")
     return Sheet(
         title,
         (*columns, "×floor", "×overlap"),
@@ -101,7 +101,7 @@ def to_table(sheet: Sheet) -> Table:
         show_edge=False,
     )
     for index, column in enumerate(sheet.columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=index > 0)
+        table.add_column(column, justify="right" if index else "left", no_wrap=index > 0, overflow="fold")
     for row in sheet.rows:
         table.add_row(*row)
     return table

@@ -1,0 +1,119 @@
+"""`ciar bench` itself, over real processes on the embedded bundle, and what it says to bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.network import RelayProcess
+from benchmarks.profiles import Latency, Profile, Reset
+from device_client import Client, Result
+from shared import cli
+from tests.support.server_process import REPOSITORY, ServerProcess
+
+SMALL = ["--prompts", "1", "--method", "ciar", "--method", "device", "--profile", "loopback", "--profile", "lan"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    process = ServerProcess()
+    process.start()
+    yield process
+    process.terminate()
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from shared.cli import main; main()", "bench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
+
+
+def test_a_small_run_measures_everything_and_says_so(tmp_path: Path) -> None:
+    first = bench(*SMALL, "--out", str(tmp_path))
+    assert first.returncode == 0, first.stderr
+    *lines, last = first.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert any("pinned" in line for line in lines)
+    summary = json.loads(last)
+    assert [(row["profile"], row["method"]) for row in summary["rows"]] == [
+        (profile, method) for profile in ("loopback", "lan") for method in ("cloud", "ciar", "device")
+    ]
+    for row in summary["rows"]:
+        parts = sum(row[name] for name in ("network_s", "cloud_s", "drafting_s", "other_s", "residual_s"))
+        assert parts == pytest.approx(row["seconds"]["p50"], rel=1e-3)
+    assert summary["rows"][0]["agreement"] == 1
+    assert summary["rpc_s"]["lan"] >= 0.001
+    assert {path.name for path in tmp_path.iterdir()} == {"bench.jsonl", "bench.md", "bench.png"}
+
+
+def test_a_finished_run_is_taken_up_without_measuring_again(server: ServerProcess, tmp_path: Path) -> None:
+    given = ["bench", "--server", server.address, "--prompts", "1", "--method", "device", "--profile", "loopback"]
+    first = CliRunner().invoke(cli.app, [*given, "--out", str(tmp_path)])
+    assert first.exit_code == 0, first.stderr
+    again = CliRunner().invoke(cli.app, [*given, "--out", str(tmp_path), "--resume"])
+    assert again.exit_code == 0, again.stderr
+    rows = [json.loads(result.stdout.splitlines()[-1])["rows"] for result in (first, again)]
+    assert rows[0] == rows[1]
+    other = CliRunner().invoke(cli.app, [*given, "--out", str(tmp_path), "--resume", "--seeds", "1"])
+    assert other.exit_code == 2
+    assert "seeds was [0], is [1]" in other.stderr
+    assert len((tmp_path / "bench.jsonl").read_text().splitlines()) == 3
+
+
+def assert_same_picture(picture: Result, undisturbed: Result) -> None:
+    """Equal token for token, up to the first position that is a reported near tie on either side."""
+    pairs = zip(picture.tokens, undisturbed.tokens, strict=True)
+    differing = [i for i, (one, other) in enumerate(pairs) if one != other]
+    if differing:
+        assert differing[0] in {*picture.near_ties, *undisturbed.near_ties}
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_picture_survives_a_reset_with_unchanged_tokens(server: ServerProcess, direction: str) -> None:
+    prompt, num_bytes = "red filled heart on cream", {"up": 6000, "down": 3000}
+    with Client(server.address) as client:
+        undisturbed = client.generate(prompt, seed=5, mode="lossless")
+    reset = {direction: (Latency(latency_ms=1), Reset(after_bytes=num_bytes[direction] + 4000))}
+    with (
+        RelayProcess(server.address, Profile(name="broken", **reset)) as relay,
+        Client(relay.address) as client,
+    ):
+        picture = client.generate(prompt, seed=5, mode="lossless")
+    assert picture.traffic.num_resumptions >= 1
+    assert_same_picture(picture, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--method", "cair"], 2, "did you mean 'ciar'"),
+        (["--profile", "6g"], 2, "did you mean '5g'"),
+        (["--seeds", "1,x"], 2, "seeds: whole numbers"),
+        (["--seeds", "-1"], 2, "seeds: must be in"),
+        (["--prompts", "100000"], 2, "has 136 to offer"),
+        (["--bundle", "/nowhere"], 2, "there is no /nowhere/captions.json"),
+        (["--out", "/proc/nothing"], 2, "out: cannot write"),
+        (["--server", "127.0.0.1:1", "--quick"], 5, "nothing answers at 127.0.0.1:1"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_an_exit_code(
+    arguments: list[str], code: int, sentence: str, tmp_path: Path
+) -> None:
+    given = arguments if "--out" in arguments else [*arguments, "--out", str(tmp_path)]
+    result = CliRunner().invoke(cli.app, ["bench", *given])
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert sentence in result.stderr
+
+
+def test_a_prompt_that_the_pair_does_not_know_is_a_sentence(server: ServerProcess, tmp_path: Path) -> None:
+    arguments = ["--server", server.address, "--prompt", "red filled hart on cream", "--profile", "loopback"]
+    result = CliRunner().invoke(cli.app, ["bench", *arguments, "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "hart" in result.stderr

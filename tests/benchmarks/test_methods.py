@@ -1,0 +1,156 @@
+"""The rows: known by name, made with their settings, and drawn by the SDK's own loop."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gates import DoubtQuantile
+from benchmarks.machine import environment, on_cores, place
+from benchmarks.methods import BASE, METHODS, QUICK_METHODS, Setting, find_method
+from benchmarks.prompts import prompts_of
+from device_client import Client, Decision, Mode
+from shared.bundle import Manifest
+from shared.captions import CaptionVocabulary
+from shared.errors import InvalidRequest
+from shared.types import Sampling
+from tests.device_client.fakes import FakeCloud
+
+
+@pytest.fixture
+def cloud(manifest: Manifest, device_folder: Path) -> FakeCloud:
+    return FakeCloud(manifest, {name: (device_folder / name).read_bytes() for name in manifest.files})
+
+
+@pytest.fixture
+def setting(manifest: Manifest) -> Setting:
+    return Setting(manifest, 0.3, {name: [0.0, 0.5, 1.0] for name in METHODS})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_row_draws_a_picture_that_is_a_function_of_its_seed(
+    name: str, cloud: FakeCloud, setting: Setting, tmp_path: Path
+) -> None:
+    method = find_method(name)
+    with Client(transport=cloud, cache_dir=tmp_path) as client:
+        pictures = [method.draw(client, "prompt", seed, setting, timeout_s=60) for seed in (4, 4, 5)]
+    assert pictures[0].tokens == pictures[1].tokens
+    if name != "device":  # the tiny drafter is too sure of itself for noise to matter
+        assert pictures[0].tokens != pictures[2].tokens
+    assert pictures[0].mode is method.mode
+    if name in (BASE, "lossless"):
+        assert pictures[0].tokens == cloud.model.picture(method_sampling(setting, 4))
+
+
+def method_sampling(setting: Setting, seed: int) -> Sampling:
+    defaults = setting.manifest.defaults
+    return Sampling(seed=seed, guidance=defaults.guidance, temperature=defaults.temperature)
+
+
+def test_code_lets_the_cloud_write_its_share_and_device_none(
+    cloud: FakeCloud, setting: Setting, tmp_path: Path
+) -> None:
+    with Client(transport=cloud, cache_dir=tmp_path) as client:
+        code = find_method("code").draw(client, "prompt", 0, setting, timeout_s=60)
+        half = find_method("code:0.5").draw(client, "prompt", 0, setting, timeout_s=60)
+        device = find_method("device").draw(client, "prompt", 0, setting, timeout_s=60)
+    assert code.decisions.count(Decision.PREFIX) == 4  # ⌊0.3 · 16⌋
+    assert half.decisions.count(Decision.PREFIX) == 8
+    assert set(device.decisions) == {Decision.LOCAL}
+    assert code.traffic.num_asked == device.traffic.num_asked == 0
+
+
+def test_without_features_no_feature_is_sent(cloud: FakeCloud, setting: Setting, tmp_path: Path) -> None:
+    with Client(transport=cloud, cache_dir=tmp_path) as client:
+        for name, any_sent in (("no-features", False), ("ciar", True)):
+            # U of the tiny drafter hardly varies; a gate that mixes own decisions and questions takes its place.
+            method = replace(find_method(name), gate=find_method("random:0.5").gate)
+            method.draw(client, "prompt", 0, setting, timeout_s=60)
+            assert any(draft.block.featured.any() for draft in cloud.drafts) is any_sent
+
+
+def test_gates_take_the_common_share_or_their_own(setting: Setting) -> None:
+    def gate_name(spec: str) -> str:
+        method = find_method(spec)
+        assert method.gate is not None
+        return method.gate(setting, 0).name
+
+    assert gate_name("ciar") == "quantile:0.3"
+    assert gate_name("ciar:0.1") == "quantile:0.1"
+    assert gate_name("ambiguity") == "quantile:0.3:ambiguity"
+    assert gate_name("random:0.5") == "random:0.5:0.5"
+    assert gate_name("entropy") == "entropy:0.3"
+    assert gate_name("certified:2") == "certified:2"
+    assert float(gate_name("certified").partition(":")[2]) == pytest.approx(0.7 * 16 * 1 / 2)
+
+
+def test_gates_are_made_anew_for_each_picture(setting: Setting) -> None:
+    method = find_method("entropy")
+    assert method.gate is not None
+    assert isinstance(method.gate(setting, 0), DoubtQuantile)
+    assert method.gate(setting, 0) is not method.gate(setting, 0)
+
+
+def test_only_gates_with_a_doubt_need_calibration() -> None:
+    needing = {name for name in METHODS if find_method(name).doubt is not None}
+    assert needing == {"entropy", "max-probability", "margin", "sets"}
+    assert set(QUICK_METHODS) <= set(METHODS)
+    assert find_method(BASE).mode is Mode.CLOUD
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("entropi", "did you mean 'entropy'"),
+        ("eagle-2", "known are cloud, lossless"),
+        ("cloud:1", "takes no number"),
+        ("ciar:x", "'x' in 'ciar:x' is not a number"),
+        ("ciar:1.5", "in [0, 1]"),
+        ("ciar:nan", "in [0, 1]"),
+        ("sets:0", "at least 1"),
+    ],
+)
+def test_nonsense_is_a_sentence(spec: str, sentence: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^method: ") as caught:
+        find_method(spec)
+    assert sentence in str(caught.value)
+
+
+def test_prompts_are_of_every_kind_different_and_always_the_same() -> None:
+    kinds = {
+        "concept": tuple(f"c{i}" for i in range(10)),
+        "colour": ("red", "blue"),
+        "ground": ("on sky", "on sand", "on sea"),
+    }
+    vocabulary = CaptionVocabulary(length=4, phrases=sum(kinds.values(), ()), kinds=kinds)
+    prompts = prompts_of(vocabulary, 10)
+    assert len(set(prompts)) == 10
+    assert prompts[0] == "c0 red on sky"
+    assert prompts[3:6] == prompts_of(vocabulary, 3, start=3)
+    for prompt in prompts:
+        assert (vocabulary.encode(prompt) > 0).sum() == 3
+    with pytest.raises(InvalidRequest, match="has 10 to offer, 11 are asked for"):
+        prompts_of(vocabulary, 8, start=3)
+
+
+def test_a_placement_keeps_server_and_device_apart() -> None:
+    placement = place()
+    if placement.server is None or placement.device is None or placement.relay is None:
+        assert "not pinned" in placement.describe()
+        return
+    assert not placement.server & placement.device
+    assert placement.relay
+    assert "pinned to core" in placement.describe()
+    before = os.sched_getaffinity(0)
+    with on_cores(placement.device):
+        assert os.sched_getaffinity(0) == set(placement.device)
+    assert os.sched_getaffinity(0) == before
+
+
+def test_the_environment_names_machine_and_versions() -> None:
+    found = environment()
+    assert found["numpy"]
+    assert {"cpu", "cores", "python", "torch", "onnxruntime", "grpcio", "ciar"} <= set(found)

@@ -1,0 +1,155 @@
+"""Where a picture's time went, on a clock that only the fakes move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from benchmarks.measurement import Measurement, Task, measure
+from benchmarks.methods import Setting, find_method
+from benchmarks.waits import TimedTransport
+from device_client import Client
+from device_client.transport import Session
+from shared.bundle import Manifest
+from shared.coupling import draw
+from shared.types import CloudFrame, Cost, DeviceFrame, Sampling, Verdict, Written
+from tests.device_client.fakes import FakeCloud
+
+Frame = TypeVar("Frame", Verdict, Written)
+
+WAIT_S, FORWARD_S, QUEUE_S, DRAFT_S, SEND_S, TICK_S = 0.010, 0.003, 0.001, 0.002, 0.0005, 1e-6
+
+
+class Clock:
+    """Every look costs a tick: the code between two looks is never free."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        self.now += TICK_S
+        return self.now
+
+
+class SlowCloud(FakeCloud):
+    """Every frame waited for takes WAIT_S, of which the cloud says that FORWARD_S + QUEUE_S were its own."""
+
+    clock: Clock
+
+    def generate(
+        self, prompt: str, sampling: Sampling, resume_tokens: Sequence[int], timeout_s: float
+    ) -> Iterator[tuple[Written, int]]:
+        for written, num_bytes in super().generate(prompt, sampling, resume_tokens, timeout_s):
+            self.clock.now += WAIT_S
+            yield with_cost(written), num_bytes
+
+    def collaborate(self, timeout_s: float) -> Session:  # type: ignore[override]
+        return SlowSession(super().collaborate(timeout_s), self.clock)
+
+
+class SlowSession:
+    def __init__(self, session: Session, clock: Clock) -> None:
+        self._session, self._clock = session, clock
+        self.bytes_up = self.bytes_down = 0
+        self.num_waits = 0
+
+    def send(self, frame: DeviceFrame) -> None:
+        self._clock.now += SEND_S
+        self._session.send(frame)
+        self.bytes_up = self._session.bytes_up
+
+    def receive(self, timeout_s: float) -> CloudFrame | None:
+        if timeout_s > 0:
+            self._clock.now += WAIT_S
+        frame = self._session.receive(timeout_s)
+        return with_cost(frame) if isinstance(frame, Verdict | Written) else frame
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def with_cost(frame: Frame) -> Frame:
+    return replace(frame, cost=Cost(int(FORWARD_S * 1e9), int(QUEUE_S * 1e9), 1))
+
+
+@pytest.fixture
+def timed(
+    monkeypatch: pytest.MonkeyPatch, manifest: Manifest, device_folder: Path, tmp_path: Path
+) -> Callable[[str], Measurement]:
+    """`timed(method)` draws one picture by the fake clock."""
+    clock = Clock()
+
+    def slow_draw(*arguments: object) -> object:
+        clock.now += DRAFT_S
+        return draw(*arguments)  # type: ignore[arg-type]
+
+    for module in ("device_client.loop", "device_client.client", "benchmarks.measurement"):
+        monkeypatch.setattr(f"{module}.perf_counter", clock)
+    monkeypatch.setattr("device_client.loop.draw", slow_draw)
+    cloud = SlowCloud(manifest, {name: (device_folder / name).read_bytes() for name in manifest.files})
+    cloud.clock = clock
+    transport = TimedTransport(cloud, clock)
+    client = Client(transport=transport, cache_dir=tmp_path / "cache")
+
+    def run(name: str) -> Measurement:
+        method = find_method(name)
+        setting = Setting(manifest, 0.3, {name: [0.0, 1.0]})
+        task = Task("loopback", name, "prompt", 3)
+        return measure(client, transport, method, task, setting, timeout_s=60)
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["cloud", "lossless", "ciar", "entropy", "code", "device"])
+def test_the_parts_add_up_to_the_whole(timed: Callable[[str], Measurement], name: str) -> None:
+    m = timed(name)
+    parts = m.network_s + m.cloud_s + m.drafting_s + m.other_s
+    assert parts + m.residual_s == pytest.approx(m.seconds)
+    assert abs(m.residual_s) <= 0.05 * m.seconds
+    assert abs(m.bookkeeping_s) <= 0.05 * m.seconds  # on this clock, nothing but ticks
+
+
+def test_the_cloud_alone_waits_for_every_part(timed: Callable[[str], Measurement]) -> None:
+    m = timed("cloud")
+    assert m.cloud_s == pytest.approx(16 * (FORWARD_S + QUEUE_S))
+    assert m.network_s == pytest.approx(16 * (WAIT_S - FORWARD_S - QUEUE_S), rel=0.01)
+    assert m.preview_s == pytest.approx(WAIT_S, rel=0.01)
+    assert m.drafting_s == 0
+
+
+def test_the_device_alone_waits_for_the_opening_only(timed: Callable[[str], Measurement]) -> None:
+    m = timed("device")
+    assert m.drafting_s == pytest.approx(16 * DRAFT_S, rel=0.01)
+    assert m.network_s + m.cloud_s == pytest.approx(2 * WAIT_S, rel=0.01)
+    assert m.messages_s == pytest.approx(2 * SEND_S, rel=0.1)
+    assert (m.num_local, m.num_asked) == (16, 0)
+
+
+def test_lossless_pays_for_every_question(timed: Callable[[str], Measurement]) -> None:
+    m = timed("lossless")
+    assert m.num_local == 0
+    assert m.num_asked >= 15
+    assert m.cloud_s > 0
+    assert m.network_s > m.cloud_s
+    own_s = m.drafting_s + m.other_s + m.residual_s
+    assert m.overlap_s == pytest.approx(max(own_s, m.cloud_compute_s))
+
+
+def test_a_wait_shorter_than_its_cost_is_the_clouds(manifest: Manifest) -> None:
+    clock = Clock()
+
+    class Instant(FakeCloud):
+        def generate(
+            self, prompt: str, sampling: Sampling, resume_tokens: Sequence[int], timeout_s: float
+        ) -> Iterator[tuple[Written, int]]:
+            yield with_cost(Written(0, (1,))), 1
+
+    transport = TimedTransport(Instant(manifest), clock)
+    assert len(list(transport.generate("prompt", Sampling(), (), 1.0))) == 1
+    waits = transport.take()
+    assert (waits.network_s, waits.cloud_s) == (0, pytest.approx(TICK_S))
+    assert transport.take().num_waits == 0
