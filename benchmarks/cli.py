@@ -26,7 +26,7 @@ from benchmarks.methods import BASE, METHODS, QUICK_METHODS, Method, Setting, fi
 from benchmarks.plots import write_plots
 from benchmarks.profiles import PROFILES, Profile, find_profile
 from benchmarks.prompts import prompts_of
-from benchmarks.report import WIDTH, footer, header, markdown, sheets, to_table
+from benchmarks.report import STARTED_HERE, WIDTH, footer, header, markdown, sheets, to_table
 from benchmarks.stage import Stage, digest, open_stage
 from device_client.cli import EXIT_CODES
 from shared.bundle import Manifest
@@ -76,7 +76,7 @@ def bench(
             manifest = stage.info().manifest
             configuration = {
                 "bundle": _describe(manifest),
-                "server": server or "started here",
+                "server": server or STARTED_HERE,
                 "profiles": [p.model_dump(mode="json") for p in profiles.values()],
                 "methods": list(methods),
                 "prompts": list(own),

@@ -13,6 +13,8 @@ from benchmarks.methods import find_method
 from benchmarks.profiles import Profile
 
 WIDTH = 100
+STARTED_HERE = "started here"
+"""The configuration's server if it is not another machine's."""
 
 NOTES = (
     "Times in ms. p50 and p95 over pictures; speed-up: base over method, picture by picture (median, middle half);",
@@ -115,7 +117,9 @@ def header(summary: Mapping[str, Any], placement: str) -> Iterator[str]:
         f"{name} {machine[name]}" for name in ("ciar", "torch", "onnxruntime", "grpcio", "numpy")
     )
     yield f"pair      {bundle['name']} {bundle['version']}, digest {bundle['digest']}, T = {bundle['num_tokens']}"
-    yield f"processes {placement}; one thread each for passes and graphs"
+    server = summary["configuration"]["server"]
+    threads = "one thread each" if server == STARTED_HERE else f"the server at {server} as it was started"
+    yield f"processes {placement}; {threads}"
     if summary["rpc_s"]:
         calls = ", ".join(f"{name} {seconds * 1000:.1f}" for name, seconds in summary["rpc_s"].items())
         yield f"small rpc {calls} ms as measured here"

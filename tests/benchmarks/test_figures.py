@@ -120,6 +120,7 @@ def summary() -> dict[str, Any]:
         "environment": machine,
         "configuration": {
             "bundle": bundle,
+            "server": "cloud.example:50051",
             "prompts": ["a"],
             "seeds": [0],
             "ask_share": 0.2,
@@ -149,7 +150,9 @@ def test_the_report_names_machine_methods_networks_and_sources(
     assert "server pinned to core 1" in text
     assert all(f"| `{name}` |" in text for name in (*METHODS, *PROFILES))
     assert all(profile.source in text for profile in PROFILES.values())
-    assert "small rpc lan 1.5 ms" in "\n".join(header(summary, ""))
+    lines = "\n".join(header(summary, "processes not pinned"))
+    assert "small rpc lan 1.5 ms" in lines
+    assert "the server at cloud.example:50051 as it was started" in lines
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| ciar")}
     assert widths == {13}
 
