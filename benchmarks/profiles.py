@@ -84,7 +84,7 @@ class Profile(_Toxic):
         """The profile in a few words."""
         if self.is_direct:
             return "direct connection, no relay"
-        return f"round trip {self.rtt_ms:g} ms; up {_describe(self.up)}; down {_describe(self.down)}"
+        return f"{self.rtt_ms:g} ms round trip; up {_describe(self.up)}; down {_describe(self.down)}"
 
 
 def _describe(toxics: tuple[Toxic, ...]) -> str:

@@ -38,7 +38,7 @@ def sheets(rows: Sequence[Row], profiles: Mapping[str, Profile]) -> Iterator[She
     for name, profile in profiles.items():
         own = [row for row in rows if row.profile == name]
         if own:
-            yield _times(f"{name}: time of a picture ({profile.describe()})", own)
+            yield _times(f"{name}: time of a picture; {profile.describe()}", own)
             yield _traffic(f"{name}: what is asked, sent and computed", own)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from device_client import Client, Result
 from shared import cli
 from tests.support.server_process import REPOSITORY, ServerProcess
 
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # even from a background job
+BENCH = [sys.executable, "-c", f"{INTERRUPTIBLE}; from shared.cli import main; main()", "bench"]
 SMALL = ["--prompts", "1", "--method", "ciar", "--method", "device", "--profile", "loopback", "--profile", "lan"]
 
 
@@ -29,8 +33,7 @@ def server() -> Iterator[ServerProcess]:
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from shared.cli import main; main()", "bench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
+    return subprocess.run([*BENCH, *arguments], capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
 
 
 def test_a_small_run_measures_everything_and_says_so(tmp_path: Path) -> None:
@@ -63,6 +66,26 @@ def test_a_finished_run_is_taken_up_without_measuring_again(server: ServerProces
     assert other.exit_code == 2
     assert "seeds was [0], is [1]" in other.stderr
     assert len((tmp_path / "bench.jsonl").read_text().splitlines()) == 3
+
+
+def test_an_interrupted_run_says_how_to_go_on(server: ServerProcess, tmp_path: Path) -> None:
+    arguments = ["--server", server.address, "--profile", "loopback", "--method", "lossless", "--prompts", "60"]
+    command = [*BENCH, *arguments, "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    journal = tmp_path / "bench.jsonl"
+    give_up_at = time.monotonic() + 60
+    while not (journal.is_file() and journal.read_text().count("\n") >= 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert output == ""
+    assert errors.startswith("error: interrupted; ")
+    assert errors.endswith("--resume goes on\n")
+    num_kept = journal.read_text().count("\n") - 1
+    assert f"{num_kept} finished measurements are kept" in errors
 
 
 def assert_same_picture(picture: Result, undisturbed: Result) -> None:

@@ -239,7 +239,7 @@ def test_every_profile_says_what_it_is_and_where_its_numbers_come_from() -> None
     assert trips == [0, 1, 5, 20, 50, 120]
     assert list(PROFILES) == ["loopback", "lan", "wifi", "5g", "4g", "bad-4g"]
     assert all(profile.source for profile in PROFILES.values())
-    assert "round trip 20 ms; up 10 ± 2 ms, 14.7 Mbit/s" in PROFILES["5g"].describe()
+    assert "20 ms round trip; up 10 ± 2 ms, 14.7 Mbit/s" in PROFILES["5g"].describe()
     assert find_profile(PROFILES["wifi"].model_dump_json()) == PROFILES["wifi"]
 
 
