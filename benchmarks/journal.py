@@ -55,6 +55,11 @@ class Journal:
     ) -> None:
         self._file.close()
 
+    @property
+    def num_kept(self) -> int:
+        """Finished measurements in the file, that of an interrupted `append` included if it got there."""
+        return max(0, self.path.read_text(encoding="utf-8").count("\n") - 1) if self.path.is_file() else 0
+
     def append(self, measurement: Measurement) -> None:
         """Keep a finished measurement."""
         self._write(measurement.to_dict())
