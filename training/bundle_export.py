@@ -32,6 +32,7 @@ def write_cloud(model: Transformer, folder: Path) -> None:
     """cloud.safetensors (float16) and cloud.json."""
     state = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / "cloud.safetensors")
+    (folder / "cloud.safetensors").chmod(0o644)  # safetensors writes for the owner alone; a bundle is read by others
     (folder / "cloud.json").write_text(model.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 

@@ -31,7 +31,8 @@ Styles: filled, outline. Colours: {colours}. Grounds: {grounds}. Any word may be
 | tokenizer | {tokenizer_size} parameters (the decoder alone is shipped) | decoder.onnx |
 
 Tokens: a cell without ink has one of 48 *ground tokens*, one for each pair of colours; a cell with ink has a *shape
-token*, the same for all colours. The decoder takes its colours from the nearest ground cells. The drafter is distilled
+token*, the same for all colours. The decoder takes its colours from a vote of the ground
+cells nearby. The drafter is distilled
 on the cloud's guided law (guidance {guidance}); this bundle {features}.
 
 ## Measured

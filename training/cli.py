@@ -67,6 +67,12 @@ def drafter(config: ConfigOption = DEFAULT_CONFIG, run: RunOption = None) -> Non
 
 
 @app.command()
+def radius(config: ConfigOption = DEFAULT_CONFIG, run: RunOption = None) -> None:
+    """Compare losses for the drafter's radius, trunk frozen; keep the one whose U ranks best."""
+    _step("compare_radius", config, run)
+
+
+@app.command()
 def features(config: ConfigOption = DEFAULT_CONFIG, run: RunOption = None) -> None:
     """Train the interval feature, everything else frozen."""
     _step("make_features", config, run)

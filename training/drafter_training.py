@@ -60,6 +60,8 @@ class DrafterTrainingConfig(BaseModel):
     mixed_local_share: float = Field(default=0.7, ge=0, le=1)
     num_held_out: int = Field(default=144, gt=0)
     """Sequences for the figures."""
+    radius_seconds: float = Field(default=40, gt=0)
+    """Time of each variant of the `radius` command."""
     weights: LossWeights = LossWeights()
     seed: int = 0
 

@@ -72,6 +72,12 @@ def auroc(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
     return float((ranks[positive].sum() - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
 
 
+def header(first: str) -> list[str]:
+    """Head of a Markdown table of `score_row`s."""
+    shares = " | ".join(f"{share:.0%} local" for share in LOCAL_SHARES)
+    return [f"| {first} | {shares} | AUROC | rank corr. with TV |", "|---|" + "---|" * (len(LOCAL_SHARES) + 2)]
+
+
 def report(table: PositionTable) -> list[str]:
     """Lines of a Markdown report: overall figures, then one row per score."""
     tv, coupled = table.total_variation, table.agree_coupled
@@ -79,15 +85,26 @@ def report(table: PositionTable) -> list[str]:
         f"Positions {len(tv)}; mean TV {tv.mean():.3f}; agreement coupled {coupled.mean():.3f}, "
         f"greedy {table.agree_greedy.mean():.3f}; mass of p_c inside the interval {table.covered.mean():.3f}",
         "",
-        "| score | " + " | ".join(f"{share:.0%} local" for share in LOCAL_SHARES) + " | AUROC | rank corr. with TV |",
-        "|---|" + "---|" * (len(LOCAL_SHARES) + 2),
+        *header("score"),
     ]
-    for name, score in table.scores.items():
-        order = np.argsort(score, kind="stable")
-        cells = []
-        for share in LOCAL_SHARES:
-            local = order[: round(share * len(order))]
-            cells.append(f"{coupled[local].mean():.3f} / {tv[local].mean():.3f}")
-        correlation = np.corrcoef(rankdata(score), rankdata(tv))[0, 1]
-        lines.append(f"| {name} | {' | '.join(cells)} | {auroc(score, ~coupled):.3f} | {correlation:.3f} |")
-    return lines
+    return lines + [f"| {name} | {score_row(table, score)} |" for name, score in table.scores.items()]
+
+
+def score_row(table: PositionTable, score: NDArray[np.float64]) -> str:
+    """Cells of one score: coupled agreement / mean TV among the least doubtful, AUROC, rank correlation with TV."""
+    tv, coupled = table.total_variation, table.agree_coupled
+    order = np.argsort(score, kind="stable")
+    cells = []
+    for share in LOCAL_SHARES:
+        local = order[: round(share * len(order))]
+        cells.append(f"{coupled[local].mean():.3f} / {tv[local].mean():.3f}")
+    return f"{' | '.join(cells)} | {auroc(score, ~coupled):.3f} | {_correlation(score, tv):.3f}"
+
+
+def rank_correlation(table: PositionTable, name: str) -> float:
+    """Spearman correlation of a score with the TV between cloud and drafter."""
+    return _correlation(table.scores[name], table.total_variation)
+
+
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

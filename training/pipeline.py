@@ -26,7 +26,8 @@ from training.drafter import Drafter, PairShape
 from training.drafter_training import DrafterTrainer, load_drafter, save_drafter
 from training.feature_training import FeatureTrainer
 from training.icons import read_sources, render_all
-from training.metrics import PositionTable, report, tabulate
+from training.metrics import PositionTable, header, rank_correlation, report, score_row, tabulate
+from training.radius_comparison import compare
 from training.sampling import multinomial, roll_out
 from training.settings import RunConfig, RunPaths
 from training.tokenizer import Tokenizer
@@ -204,6 +205,29 @@ def _mixed(run: Run, drafter: Drafter, condition: Tensor) -> LawCache:
     return write_pictures(
         run.cloud, condition, run.config.export.guidance, config.seed + 1, drafter, config.mixed_local_share
     )
+
+
+def compare_radius(run: Run) -> list[str]:
+    """Compare losses for the radius with the trunk frozen; keep the head whose U ranks TV best."""
+    torch.set_num_threads(run.config.num_threads)
+    config, guidance = run.config.drafter_training, run.config.export.guidance
+    rng = np.random.default_rng(config.seed + 7)
+    captions = random_captions(run.split("train"), run.captioner, config.num_mixed, rng)
+    held_out = random_captions(run.held_out(), run.captioner, config.num_held_out, rng)
+    share = config.mixed_local_share
+    cache = write_pictures(run.cloud, captions, guidance, 8, run.drafter, share)
+    tested = write_pictures(run.cloud, held_out, guidance, 9, run.drafter, share)
+    results = compare(run.drafter, cache, tested, run.prefix, config.radius_seconds, config.seed)
+    before = tabulate(run.drafter, tested, run.prefix)
+    lines = [*header("radius loss, score"), f"| as trained, U | {score_row(before, before.scores['U'])} |"]
+    for result in results:
+        lines += [f"| {result.name}, {n} | {score_row(result.table, result.table.scores[n])} |" for n in ("U", "Ω")]
+    lines.append(f"| max prob | {score_row(before, before.scores['max prob'])} |")
+    best = max(results, key=lambda result: rank_correlation(result.table, "U"))
+    if rank_correlation(best.table, "U") > rank_correlation(before, "U"):
+        save_drafter(best.drafter, run.paths.drafter)
+        return [*lines, f"kept: {best.name}"]
+    return [*lines, "kept: as trained"]
 
 
 def make_features(run: Run) -> list[str]:

@@ -4,7 +4,7 @@ Flows in: coverage masks (training) or token ids. Flows out: token ids, coverage
 
 Two kinds of token. A cell without ink carries a *ground token*, one for each (foreground, ground) colour pair. A cell
 with ink carries a *shape token*: a vector-quantised description of its coverage, the same for all colours. The decoder
-takes its colours from the nearest ground cells. So what is hard to predict, the shape, is one law for all colours, and
+takes its colours from a vote of the ground cells nearby. So what is hard to predict, the shape, is one law for all colours, and
 flat ground always has the same token (ours; made for little training compute).
 """
 
@@ -156,14 +156,22 @@ class PictureDecoder(nn.Module):
         place = torch.arange(grid * grid)
         rows, columns = place // grid, place % grid
         squared = (rows[:, None] - rows).square() + (columns[:, None] - columns).square()
-        self.register_buffer("nearness", (1.0 + squared.float()).pow(-3))  # (T, T)
+        self.register_buffer("nearness", (1.0 + squared.float()).pow(-1.5))  # (T, T)
+        self.register_buffer("pairs", torch.arange(NUM_PAIRS))  # (P,)
+
+    def colour_field(self, tokens: Tensor) -> Tensor:
+        """Foreground and ground colour of every cell by a vote of the ground tokens around it: (T,) → (T, 6).
+
+        A stray ground token is outvoted by its neighbours; without any ground token all cells are gray.
+        """
+        votes = self.nearness @ (tokens[:, None] == self.pairs).float()  # (T, P)
+        votes = votes.pow(3)
+        return (votes @ self.colours + 1e-9) / (votes.sum(1, keepdim=True) + 2e-9)
 
     def forward(self, tokens: Tensor) -> Tensor:
         codes = self.table[tokens].T.reshape(1, -1, self.grid, self.grid)  # (1, D, 16, 16)
         coverage = torch.sigmoid(self.decoder(codes))[0]  # (64, 64)
-        is_ground = (tokens < NUM_PAIRS).float()[:, None]  # (T, 1)
-        painted = self.colours[tokens.clamp(max=NUM_PAIRS - 1)] * is_ground  # (T, 6)
-        colours = (self.nearness @ painted + 1e-6) / (self.nearness @ is_ground + 2e-6)  # (T, 6); gray without ground
+        colours = self.colour_field(tokens)  # (T, 6)
         field = colours.T.reshape(1, 6, self.grid, self.grid)
         field = F.interpolate(field, scale_factor=4.0, mode="nearest")[0]  # (6, 64, 64)
         picture = field[3:] + coverage * (field[:3] - field[3:])  # (3, 64, 64)
