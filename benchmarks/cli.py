@@ -246,6 +246,6 @@ def _progress_bar(total: int) -> Iterator[Callable[[str, int], None]]:
 def _fail(sentence: str, code: int, journal: Journal | None = None) -> NoReturn:
     kept = ""
     if journal is not None and journal.num_kept:
-        kept = f"; {journal.num_kept} finished measurements are kept in {journal.path}, --resume goes on"
+        kept = f"; {journal.num_kept} finished and kept in {journal.path}: --resume goes on"
     typer.echo(f"error: {' '.join(sentence.split())}{kept}", err=True)
     raise typer.Exit(code)

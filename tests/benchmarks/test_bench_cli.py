@@ -85,7 +85,7 @@ def test_an_interrupted_run_says_how_to_go_on(server: ServerProcess, tmp_path: P
     assert errors.startswith("error: interrupted; ")
     assert errors.endswith("--resume goes on\n")
     num_kept = journal.read_text().count("\n") - 1
-    assert f"{num_kept} finished measurements are kept" in errors
+    assert f"; {num_kept} finished and kept in {journal}: " in errors
 
 
 def assert_same_picture(picture: Result, undisturbed: Result) -> None:
