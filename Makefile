@@ -12,6 +12,7 @@ help: ## List the targets
 
 # torch first and pinned: an unpinned one would bring gigabytes of CUDA packages.
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	@echo "installing into $(VENV); the first time this takes a few minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "$(TORCH)"
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
