@@ -8,8 +8,8 @@ such as "red filled heart on cream". Trained from scratch by `training/` in this
 
 ![samples](samples.png)
 
-One picture for every concept, cloud model alone, guidance {guidance}, temperature 1, seed 0, not selected
-(first row: {first_prompts}; …).
+One picture for every concept, cloud model alone, guidance {guidance}, temperature {temperature}, seed 0, not
+selected (first row: {first_prompts}; …).
 
 ## What it draws
 {num_concepts} concepts: {concepts}.

@@ -112,12 +112,9 @@ def prepare_data(run: Run) -> list[str]:
 def aliases_of(table: dict, concepts: list[str]) -> dict[str, str]:
     """Caption aliases: the source names of a concept that a person would also say."""
     barred = set(table["no_alias"]["names"]) | set(concepts)
-    return {
-        name: concept
-        for concept, names in table["concepts"].items()
-        for name in names
-        if concept in concepts and name not in barred
-    }
+    named = {name: concept for concept, names in table["concepts"].items() for name in names}
+    named |= table.get("extra_aliases", {})
+    return {name: concept for name, concept in named.items() if concept in concepts and name not in barred}
 
 
 def make_tokenizer(run: Run) -> list[str]:
@@ -290,5 +287,5 @@ def draw_samples(run: Run, prompts: list[str], out: Path, guidance: float, tempe
     choose = multinomial(torch.Generator().manual_seed(seed), temperature)
     tokens, _ = roll_out(run.cloud, condition, guidance, choose)
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(pictures(run.tokenizer, tokens), min(12, len(prompts))).save(out, optimize=True)
+    sheet(pictures(run.tokenizer, tokens), min(12, len(prompts))).quantize(128).save(out, optimize=True)  # a small file
     return [f"{len(prompts)} pictures, guidance {guidance}, temperature {temperature}, seed {seed}: {out}"]

@@ -18,7 +18,7 @@ from training.bundle_export import write_cloud, write_manifest
 from training.card import TEMPLATE
 from training.metrics import report
 from training.onnx_export import ParityError, check_decoder, check_drafter, export_decoder, export_drafter, quantize
-from training.pipeline import Run, draw_samples, held_out_table, load_features
+from training.pipeline import Run, draw_samples, held_out_table, load_features, sample_prompts
 from training.settings import RunConfig, RunPaths
 
 MAX_CENTER_ERROR = 2e-3
@@ -38,7 +38,7 @@ def write_bundle(config: RunConfig, paths: RunPaths, folder: Path) -> list[str]:
     lines = [*_write_graphs(run, folder), "", *report(table), ""]
     write_cloud(run.cloud, folder)
     write_manifest(folder, run.dataset.vocabulary, run.cloud, run.drafter, table, config.export)
-    prompts = _sheet_prompts(run)
+    prompts = sample_prompts(run)
     draw_samples(run, prompts, folder / "samples.png", config.export.guidance, config.export.temperature, 0)
     (folder / "README.md").write_text(_card(run, lines, prompts, with_features), encoding="utf-8")
     size = sum(file.stat().st_size for file in folder.iterdir())
@@ -77,12 +77,6 @@ def _write_graphs(run: Run, folder: Path) -> list[str]:
     return [*lines, f"decoder.onnx: largest channel difference {error} of 255"]
 
 
-def _sheet_prompts(run: Run) -> list[str]:
-    from training.pipeline import sample_prompts
-
-    return sample_prompts(run)[:120]
-
-
 def _card(run: Run, lines: list[str], prompts: list[str], with_features: bool) -> str:
     """The model card, Markdown."""
     credits = json.loads((run.paths.data / "credits.json").read_text(encoding="utf-8"))
@@ -113,6 +107,7 @@ def _card(run: Run, lines: list[str], prompts: list[str], with_features: bool) -
         drafter_size=f"{sum(p.numel() for p in run.drafter.parameters()) / 1e6:.2f} M",
         tokenizer_size=f"{sum(p.numel() for p in run.tokenizer.parameters()) / 1e6:.2f} M",
         guidance=run.config.export.guidance,
+        temperature=run.config.export.temperature,
         ask_share=run.config.export.ask_share,
         features="carries a trained interval feature" if with_features else "has a zero interval-feature projection",
         first_prompts="; ".join(prompts[:6]),

@@ -4,8 +4,8 @@ Flows in: coverage masks (training) or token ids. Flows out: token ids, coverage
 
 Two kinds of token. A cell without ink carries a *ground token*, one for each (foreground, ground) colour pair. A cell
 with ink carries a *shape token*: a vector-quantised description of its coverage, the same for all colours. The decoder
-takes its colours from a vote of the ground cells nearby. So what is hard to predict, the shape, is one law for all colours, and
-flat ground always has the same token (ours; made for little training compute).
+takes its colours from a vote of the ground cells nearby. So what is hard to predict, the shape, is one law for all
+colours, and flat ground always has the same token (ours; made for little training compute).
 """
 
 from __future__ import annotations
