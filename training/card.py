@@ -44,7 +44,7 @@ the prefix. Cells are coupled agreement / mean TV among the accepted. Printed by
 {notes}
 
 ## Recipe
-Commands `data`, `tokenizer`, `refine`, `cloud`, `drafter`, `features`, `export` of `python -m training`, with
+Commands `data`, `tokenizer`, `cloud`, `drafter`, `radius`, `features`, `export` of `python -m training`, with
 `training/configs/icons.toml`, seed {seed}, on
 {machine}.
 The tokenizer's codebook uses moving averages with restart of dead codes; the cloud uses Muon and AdamW, a

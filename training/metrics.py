@@ -83,7 +83,8 @@ def report(table: PositionTable) -> list[str]:
     tv, coupled = table.total_variation, table.agree_coupled
     lines = [
         f"Positions {len(tv)}; mean TV {tv.mean():.3f}; agreement coupled {coupled.mean():.3f}, "
-        f"greedy {table.agree_greedy.mean():.3f}; mass of p_c inside the interval {table.covered.mean():.3f}",
+        f"greedy {table.agree_greedy.mean():.3f}; mass of p_c inside the interval {table.covered.mean():.3f}; "
+        f"positions with TV ≤ Ω/2 {(tv <= table.scores['Ω'] / 2).mean():.3f}",
         "",
         *header("score"),
     ]
