@@ -133,7 +133,7 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
     figures = [row.figures() for row in rows]
     yield _table(
         "Time and traffic of a picture",
-        ("mode", "seconds", "min–max", "speed-up", "min–max", "KB up", "KB down", "same token"),
+        ("mode", "seconds", "min–max", "speed-up", "min–max", "KB up", "down", "same"),
         [
             (
                 f"{f['mode']}",
@@ -165,7 +165,7 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    result = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     for index, column in enumerate(columns):
         result.add_column(column, justify="right" if index else "left")
     for row in rows:

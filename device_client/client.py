@@ -36,7 +36,7 @@ from shared.codec import sampling_error
 from shared.errors import Busy, CiarError, InvalidRequest, PairMismatch, ProtocolError, TimedOut, Unavailable
 from shared.types import Limits, Sampling
 
-DEFAULT_DEPTH = 4
+DEFAULT_DEPTH = 2
 DEFAULT_MAX_AHEAD = 32
 MAX_TIMEOUT_S = 86_400.0
 
