@@ -28,12 +28,12 @@ from benchmarks.profiles import PROFILES, Profile, find_profile
 from benchmarks.prompts import prompts_of
 from benchmarks.report import STARTED_HERE, WIDTH, footer, header, markdown, sheets, to_table
 from benchmarks.stage import Stage, digest, open_stage
+from cloud_server.settings import EMBEDDED_BUNDLE
 from device_client.cli import EXIT_CODES
 from shared.bundle import Manifest
 from shared.captions import CaptionVocabulary
 from shared.errors import CiarError, InvalidRequest
 
-EMBEDDED_BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "icons"
 NUM_CALIBRATION_PROMPTS = 3
 Named = TypeVar("Named", Profile, Method)
 QUICK_PROFILES = ("loopback", "5g")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter_ns
 from typing import Protocol
 
@@ -80,13 +81,8 @@ class Engine:
 
         def command() -> None:
             if session := self._sessions.get(session_id):
-                try:
+                with _failing_alone(session):
                     session.receive(frame)
-                except CiarError as error:
-                    session.fail(error)
-                except Exception:
-                    logger.exception("session failed", extra={"session": session.id})
-                    session.fail(InternalError("the session failed; see the server's log"))
 
         self._inbox.put(command)
 
@@ -126,11 +122,8 @@ class Engine:
             return
         forward_ns = perf_counter_ns() - started_ns
         for (session, segment), rows in zip(work, logits, strict=True):
-            try:
+            with _failing_alone(session):
                 session.absorb(segment, rows, started_ns, forward_ns)
-            except Exception:
-                logger.exception("session failed", extra={"session": session.id})
-                session.fail(InternalError("the session failed; see the server's log"))
 
     def _schedule(self) -> list[tuple[Session, Segment]]:
         """Everything that is queued, of all sessions, as far as it fits one pass; who did not fit comes first next."""
@@ -146,3 +139,15 @@ class Engine:
             work.append((session, segment))
             self._sessions[session_id] = self._sessions.pop(session_id)  # to the end of the line
         return work
+
+
+@contextmanager
+def _failing_alone(session: Session) -> Iterator[None]:
+    """What goes wrong in the block ends this session, and neither another nor the engine."""
+    try:
+        yield
+    except CiarError as error:
+        session.fail(error)
+    except Exception:
+        logger.exception("session failed", extra={"session": session.id})
+        session.fail(InternalError("the session failed; see the server's log"))

@@ -278,7 +278,6 @@ class Session:
     def _correct(self, position: int, token: int) -> Correction:
         """Roll back to `position`, put the cloud's token there and begin a new epoch."""
         self._tokens[position] = token
-        self._features[position:] = 0
         self._known = position + 1
         self._cached = min(self._cached, len(self._admitted.condition) + position)
         self._epoch += 1

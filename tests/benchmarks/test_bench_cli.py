@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from benchmarks.network import RelayProcess
 from benchmarks.profiles import Latency, Profile, Reset
-from device_client import Client, Result
+from device_client import Client
 from shared import cli
+from tests.support.pictures import assert_same_picture
 from tests.support.server_process import REPOSITORY, ServerProcess
 
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # even from a background job
@@ -86,14 +87,6 @@ def test_an_interrupted_run_says_how_to_go_on(server: ServerProcess, tmp_path: P
     assert errors.endswith("--resume goes on\n")
     num_kept = journal.read_text().count("\n") - 1
     assert f"; {num_kept} finished and kept in {journal}: " in errors
-
-
-def assert_same_picture(picture: Result, undisturbed: Result) -> None:
-    """Equal token for token, up to the first position that is a reported near tie on either side."""
-    pairs = zip(picture.tokens, undisturbed.tokens, strict=True)
-    differing = [i for i, (one, other) in enumerate(pairs) if one != other]
-    if differing:
-        assert differing[0] in {*picture.near_ties, *undisturbed.near_ties}
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from device_client import Client, Decision, Mode, Progress, Result, RetryPolicy, Unavailable
+from tests.support.pictures import assert_same_picture
 from tests.support.server_process import ServerProcess
 
 PROMPTS = [
@@ -32,13 +33,6 @@ def server() -> Iterator[ServerProcess]:
     process.start()
     yield process
     process.terminate()
-
-
-def assert_same_picture(picture: Result, base: Result) -> None:
-    """Equal token for token, up to the first position that is a reported near tie on either side."""
-    differing = [i for i, (a, b) in enumerate(zip(picture.tokens, base.tokens, strict=True)) if a != b]
-    if differing:
-        assert differing[0] in {*picture.near_ties, *base.near_ties}
 
 
 def test_lossless_is_the_clouds_own_picture(server: ServerProcess) -> None:
