@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud_server.session import Admitted, Reply, Segment, Session
+from cloud_server.session import Admitted, Reply, RuleOf, Segment, Session, own_rule
 from shared.errors import CiarError, InternalError
 from shared.types import Draft, Finish, Limits
 
@@ -36,9 +36,17 @@ class Engine:
     """Runs passes for as long as there is anything to compute; all methods may be called from any thread."""
 
     def __init__(
-        self, runner: Runner, *, num_tokens: int, feature_dim: int, limits: Limits, max_pass_rows: int = 2048
+        self,
+        runner: Runner,
+        *,
+        num_tokens: int,
+        feature_dim: int,
+        limits: Limits,
+        max_pass_rows: int = 2048,
+        rule_of: RuleOf = own_rule,
     ) -> None:
         self._runner = runner
+        self._rule_of = rule_of
         self._num_tokens, self._feature_dim, self._limits = num_tokens, feature_dim, limits
         self._max_pass_rows = max_pass_rows
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -69,6 +77,7 @@ class Engine:
                     feature_dim=self._feature_dim,
                     limits=self._limits,
                     reply=reply,
+                    rule_of=self._rule_of,
                 )
             except Exception:
                 logger.exception("session did not open", extra={"session": admitted.session_id})

@@ -16,7 +16,9 @@ from cloud_server.admission import Admission
 from cloud_server.engine import Engine
 from cloud_server.runner import ModelRunner, load_transformer
 from cloud_server.service import CiarServicer
+from cloud_server.session import RuleOf, own_rule
 from cloud_server.settings import Settings
+from cloud_server.transformer import Transformer
 from shared.bundle import load_manifest
 from shared.captions import CaptionVocabulary
 from shared.errors import InvalidRequest
@@ -31,18 +33,23 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CiarService"].full_name
 class CloudServer:
     """One server: `start`, then `stop`; `address` is known once started."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, model: Transformer | None = None, rule_of: RuleOf = own_rule) -> None:
+        """model: in place of the bundle's cloud model; rule_of: which acceptance rule decides in a session.
+
+        Raises InvalidRequest for a bundle or a device that is not there, PairMismatch for files that do not fit.
+        """
         self.settings = settings
         if settings.device.startswith("cuda") and not torch.cuda.is_available():
             raise InvalidRequest(f"device: {settings.device} is not available here; use cpu, or a build with CUDA")
         manifest = load_manifest(settings.bundle)
-        model = load_transformer(settings.bundle).to(settings.device)
+        model = (model or load_transformer(settings.bundle)).to(settings.device)
         self._engine = Engine(
             ModelRunner(model, settings.max_sessions, settings.threads),
             num_tokens=manifest.num_tokens,
             feature_dim=manifest.feature_dim,
             limits=settings.limits,
             max_pass_rows=settings.max_pass_rows,
+            rule_of=rule_of,
         )
         self.admission = Admission(
             manifest,
@@ -108,7 +115,12 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; prints `serving on HOST:PORT` on standard output when ready."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    asyncio.run(_run(CloudServer(settings)))
+    serve(CloudServer(settings))
+
+
+def serve(server: CloudServer) -> None:
+    """What `run` does, for a server that is made."""
+    asyncio.run(_run(server))
 
 
 async def _run(server: CloudServer) -> None:

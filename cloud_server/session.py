@@ -53,6 +53,15 @@ class Admitted:
     collaborative: bool
 
 
+RuleOf = Callable[[Admitted], Rule]
+"""Which acceptance rule decides the tokens of a session."""
+
+
+def own_rule(admitted: Admitted) -> Rule:
+    """The rule that the request asks for."""
+    return coupled(admitted.sampling)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
     """What one session wants of a pass: input rows to add to its cache, and positions whose logits it needs.
@@ -96,13 +105,14 @@ class Session:
         feature_dim: int,
         limits: Limits,
         reply: Reply,
+        rule_of: RuleOf = own_rule,
     ) -> None:
         self.id = admitted.session_id
         self._admitted = admitted
         self._slot = slot
         self._limits = limits
         self._reply = reply
-        self._rule: Rule = coupled(admitted.sampling)
+        self._rule = rule_of(admitted)
         history = admitted.history
         self._tokens = np.zeros(num_tokens, np.int64)
         self._tokens[: history.end] = history.tokens

@@ -29,10 +29,18 @@ class LocalServer:
     """A server process on a free port of this machine. A context manager; `address` is HOST:PORT."""
 
     def __init__(
-        self, bundle: Path | str | None = None, *, arguments: tuple[str, ...] = (), start_timeout_s: float = 120.0
+        self,
+        bundle: Path | str | None = None,
+        *,
+        arguments: tuple[str, ...] = (),
+        start_timeout_s: float = 120.0,
+        module: str = "cloud_server",
     ) -> None:
-        """bundle: folder of the pair (default: the server's own); arguments: more of the server's flags."""
-        self._command = [sys.executable, "-m", "cloud_server", "--address", "127.0.0.1:0", *arguments]
+        """bundle: folder of the pair (default: the server's own); arguments: more of the server's flags.
+
+        module: what is run, if it is another program with the same flags that prints the same line when it serves.
+        """
+        self._command = [sys.executable, "-m", module, "--address", "127.0.0.1:0", *arguments]
         if bundle is not None:
             self._command += ["--bundle", str(bundle)]
         self._start_timeout_s = start_timeout_s
