@@ -13,12 +13,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cloud_server.admission import Admission
-from cloud_server.engine import Engine
+from cloud_server.engine import Engine, Runner
 from cloud_server.runner import ModelRunner, load_transformer
 from cloud_server.service import CiarServicer
 from cloud_server.session import RuleOf, own_rule
 from cloud_server.settings import Settings
-from cloud_server.transformer import Transformer
 from shared.bundle import load_manifest
 from shared.captions import CaptionVocabulary
 from shared.errors import InvalidRequest
@@ -33,8 +32,8 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CiarService"].full_name
 class CloudServer:
     """One server: `start`, then `stop`; `address` is known once started."""
 
-    def __init__(self, settings: Settings, *, model: Transformer | None = None, rule_of: RuleOf = own_rule) -> None:
-        """model: in place of the bundle's cloud model; rule_of: which acceptance rule decides in a session.
+    def __init__(self, settings: Settings, *, runner: Runner | None = None, rule_of: RuleOf = own_rule) -> None:
+        """runner: in place of one of the bundle's cloud model; rule_of: which acceptance rule decides in a session.
 
         Raises InvalidRequest for a bundle or a device that is not there, PairMismatch for files that do not fit.
         """
@@ -42,9 +41,8 @@ class CloudServer:
         if settings.device.startswith("cuda") and not torch.cuda.is_available():
             raise InvalidRequest(f"device: {settings.device} is not available here; use cpu, or a build with CUDA")
         manifest = load_manifest(settings.bundle)
-        model = (model or load_transformer(settings.bundle)).to(settings.device)
         self._engine = Engine(
-            ModelRunner(model, settings.max_sessions, settings.threads),
+            runner or _load_runner(settings),
             num_tokens=manifest.num_tokens,
             feature_dim=manifest.feature_dim,
             limits=settings.limits,
@@ -109,6 +107,11 @@ class CloudServer:
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", SERVICE_NAME):
             await self._health.set(service, status)
+
+
+def _load_runner(settings: Settings) -> ModelRunner:
+    model = load_transformer(settings.bundle).to(settings.device)
+    return ModelRunner(model, settings.max_sessions, settings.threads)
 
 
 def run(settings: Settings) -> None:
