@@ -35,7 +35,7 @@ class Picture(NamedTuple):
 
 
 def held_out_pictures(vocabulary: CaptionVocabulary, per_group: int, groups: Sequence[int]) -> tuple[Picture, ...]:
-    """`per_group` pictures of each group, group by group; picture i of group g is always the same.
+    """`per_group` pictures of each group, group by group; picture i of group g is the same whatever other groups there are.
 
     Captions are combinations of all four kinds that `held_out_combination` keeps from training, in a fixed shuffled
     order, different ones in every group as long as there are enough. Raises InvalidRequest if the vocabulary lacks a
@@ -56,8 +56,8 @@ def held_out_pictures(vocabulary: CaptionVocabulary, per_group: int, groups: Seq
         raise InvalidRequest("bundle: no combination of the words in captions.json is held out from training")
     order = np.random.default_rng(_SHUFFLE).permutation(len(combinations))
     return tuple(
-        _picture(combinations[order[(rank * per_group + index) % len(order)]], phrases, group, index)
-        for rank, group in enumerate(groups)
+        _picture(combinations[order[(group * per_group + index) % len(order)]], phrases, group, index)
+        for group in groups
         for index in range(per_group)
     )
 
