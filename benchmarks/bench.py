@@ -5,21 +5,21 @@ Knows tasks and a journal; not how a picture is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.journal import Journal
 from benchmarks.measurement import Measurement, Task
 
 
-def plan(profiles: Sequence[str], methods: Sequence[str], prompts: Sequence[str], seeds: Sequence[int]) -> list[Task]:
-    """All tasks in their order.
+def plan(rows: Mapping[str, Sequence[str]], prompts: Sequence[str], seeds: Sequence[int]) -> list[Task]:
+    """All tasks in their order; rows: the methods of each profile.
 
     Methods follow each other closely on one prompt, profile and seed, so slow drifts of the machine hit all alike; each
     prompt begins with another method, so none always comes first or always follows the same other one's heat.
     """
     tasks = []
     for turn, (seed, prompt) in enumerate((seed, prompt) for seed in seeds for prompt in prompts):
-        for profile in profiles:
+        for profile, methods in rows.items():
             shift = turn % len(methods)
             rotated = [*methods[shift:], *methods[:shift]]
             tasks += [Task(profile, method, prompt, seed) for method in rotated]

@@ -11,8 +11,7 @@ import numpy as np
 
 from benchmarks.measurement import Measurement
 from benchmarks.methods import BASE
-
-FLOOR_PROFILE, FLOOR_METHOD = "loopback", "device"
+from benchmarks.profiles import FLOOR
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,8 @@ class Row:
     """To the base's."""
     requests_share: float
     asked_share: float
+    verified_share: float
+    """Tokens of the picture that the cloud confirmed or corrected."""
     local_share: float
     num_corrections: float
     num_discarded: float
@@ -78,7 +79,7 @@ class Row:
     over_overlap: float
     """Median of seconds over the time of perfect overlap."""
     over_floor: float | None
-    """Median seconds over the floor's; None if the floor was not measured."""
+    """Median seconds over this method's floor; None if that was not measured."""
 
     @property
     def residual_share(self) -> float:
@@ -96,10 +97,13 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def floor_s(measurements: Sequence[Measurement]) -> float | None:
-    """Median seconds of drafting every token with no question and no network; None if that row was not measured."""
-    seconds = [m.seconds for m in measurements if (m.profile, m.method) == (FLOOR_PROFILE, FLOOR_METHOD)]
-    return statistics.median(seconds) if seconds else None
+def floors_s(measurements: Sequence[Measurement]) -> dict[str, float]:
+    """Median seconds of each method with every draft accepted and no network: its floor, as far as it was measured."""
+    seconds: dict[str, list[float]] = {}
+    for m in measurements:
+        if m.profile == FLOOR.name:
+            seconds.setdefault(m.method, []).append(m.seconds)
+    return {method: statistics.median(values) for method, values in seconds.items()}
 
 
 def rows_of(measurements: Sequence[Measurement]) -> list[Row]:
@@ -108,8 +112,8 @@ def rows_of(measurements: Sequence[Measurement]) -> list[Row]:
     for measurement in measurements:
         groups.setdefault((measurement.profile, measurement.method), []).append(measurement)
     base = {m.task._replace(method=""): m for m in measurements if m.method == BASE}
-    floor = floor_s(measurements)
-    return [_row(group, base, floor) for group in groups.values()]
+    floors = floors_s(measurements)
+    return [_row(group, base, floors.get(method)) for (_, method), group in groups.items()]
 
 
 def _row(group: Sequence[Measurement], base: dict[Any, Measurement], floor: float | None) -> Row:
@@ -140,6 +144,7 @@ def _row(group: Sequence[Measurement], base: dict[Any, Measurement], floor: floa
         cloud_compute_ratio=statistics.median(compute_ratio) if compute_ratio else None,
         requests_share=mean("num_requests") / num_tokens,
         asked_share=mean("num_asked") / num_tokens,
+        verified_share=mean("num_verified") / num_tokens,
         local_share=mean("num_local") / num_tokens,
         num_corrections=mean("num_corrections"),
         num_discarded=mean("num_discarded"),

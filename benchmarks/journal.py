@@ -1,4 +1,4 @@
-"""bench.jsonl: the configuration in its first line, then one line for each finished measurement, written at once.
+"""A run's JSONL file: the configuration in its first line, then a line for each finished measurement, written at once.
 
 An interrupted run keeps what it has; a run that goes on must have the same configuration. Nothing is overwritten: a run
 that begins anew moves the old file aside.
@@ -24,12 +24,14 @@ NAME = "bench.jsonl"
 class Journal:
     """Appends measurements to a file. A context manager."""
 
-    def __init__(self, folder: Path, configuration: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(self, folder: Path, configuration: Mapping[str, Any], *, resume: bool, name: str = NAME) -> None:
         """configuration: in JSON's types; equal to the one in the file if the run is to go on there.
+
+        name: of the file.
 
         Raises InvalidRequest if the folder cannot be written, or names what differs from the run to be taken up.
         """
-        self.path = folder / NAME
+        self.path = folder / name
         self.measurements: list[Measurement] = []
         """Finished, in order."""
         self._configuration = json.loads(json.dumps(configuration))
@@ -111,7 +113,7 @@ class Journal:
 
     def _move_aside(self) -> None:
         stamp = datetime.fromtimestamp(self.path.stat().st_mtime).strftime("%Y%m%d-%H%M%S")
-        self.path.replace(self.path.with_name(f"bench-{stamp}.jsonl"))
+        self.path.replace(self.path.with_stem(f"{self.path.stem}-{stamp}"))
 
 
 def require_writable(folder: Path) -> None:

@@ -55,6 +55,8 @@ class Measurement:
     num_discarded: int
     num_resumptions: int
     num_near_ties: int
+    num_verified: int
+    """Tokens of the picture that the cloud confirmed or corrected."""
     num_local: int
     """Tokens that the device decided alone."""
     bytes_up: int
@@ -127,6 +129,7 @@ def measure(
         num_discarded=traffic.num_discarded,
         num_resumptions=traffic.num_resumptions,
         num_near_ties=len(result.near_ties),
+        num_verified=result.decisions.count(Decision.CONFIRMED) + result.decisions.count(Decision.CORRECTED),
         num_local=result.decisions.count(Decision.LOCAL),
         bytes_up=traffic.bytes_up,
         bytes_down=traffic.bytes_down,

@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from benchmarks.figures import Row
 from benchmarks.methods import BASE
+from benchmarks.profiles import FLOOR
 
 PARTS = (
     ("network_s", "waiting for the network", "#D55E00"),
@@ -27,6 +28,7 @@ MARKERS = "osD^v<>PX*hp"
 
 def write_plots(rows: Sequence[Row], path: Path) -> None:
     """Write the figure as PNG. Raises OSError if it cannot be written."""
+    rows = [row for row in rows if row.profile != FLOOR.name]
     profiles = list(dict.fromkeys(row.profile for row in rows))
     methods = list(dict.fromkeys(row.method for row in rows))
     num_lines = -(-len(profiles) // 2)

@@ -150,16 +150,22 @@ PROFILES: dict[str, Profile] = {
 }
 """By name, from near to far."""
 
+FLOOR = Profile(name="floor", source="none: every question is confirmed in this process while it is asked")
+"""Not a network: where every draft is accepted and nothing is waited for (see `accepting`)."""
+
 
 def find_profile(name: str) -> Profile:
     """A profile by name, or one given as JSON. Raises InvalidRequest that names the nearest known ones."""
     if name.lstrip().startswith("{"):
         try:
-            return Profile.model_validate_json(name)
+            profile = Profile.model_validate_json(name)
         except ValidationError as exc:
             problem = exc.errors()[0]
             field = ".".join(map(str, problem["loc"])) or "document"
             raise InvalidRequest(f"profile: {field}: {problem['msg']}") from exc
+        if profile.name == FLOOR.name:
+            raise InvalidRequest(f"profile: name: {FLOOR.name!r} is what the limit without a network is called")
+        return profile
     if name not in PROFILES:
         nearest = difflib.get_close_matches(name.lower(), PROFILES, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(PROFILES)}"

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.figures import Row
 from benchmarks.methods import find_method
-from benchmarks.profiles import Profile
+from benchmarks.profiles import FLOOR, Profile
 
 WIDTH = 100
 STARTED_HERE = "started here"
@@ -19,10 +19,43 @@ STARTED_HERE = "started here"
 NOTES = (
     "Times in ms. p50 and p95 over pictures; speed-up: base over method, picture by picture (median, middle half);",
     "preview: until the first tokens are final (median). Means: network, cloud: waiting for either; drafting;",
-    "other: messages, gate and loop, pixels. ×floor: p50 over that of the device alone on loopback; ×overlap: time",
-    "over max(the device's own work, the cloud's passes) (median). Requests, tokens asked (those of dropped drafts",
-    "too) and tokens decided by the device alone (local) are shares of T; cloud s: model passes, ×base: median.",
+    "other: messages, gate and loop, pixels. ×floor: p50 over that with every draft accepted and no network;",
+    "×overlap: time over max(the device's own work, the cloud's passes) (median). Shares of T: requests, tokens asked",
+    "about (those of dropped drafts too), verified by the cloud, decided by the device alone (local).",
+    "cloud s: model passes, ×base: median.",
 )
+
+GLOSSARY = (
+    ("p50, p95", "Milliseconds from the call to the finished picture, over all pictures."),
+    ("speed-up, 25–75 %", "The cloud alone over this method, picture by picture: median and middle half."),
+    ("preview", "Milliseconds until the first tokens are final, so that something can be shown (median)."),
+    (
+        "network, cloud",
+        "Milliseconds that the device waited, by what it waited for (mean). Each answer says how long the cloud "
+        "computed or queued for it; at most that much of a wait is the cloud's, the rest is the network's and gRPC's.",
+    ),
+    (
+        "draft, other",
+        "Milliseconds of the device's own work: drafter and drawing; messages, gate, loop, pixels (mean).",
+    ),
+    ("×floor", "p50 over the same method's floor: every draft accepted, no network."),
+    ("×overlap", "Time over perfect overlap, the longer one of the device's own work and the cloud's passes (median)."),
+    ("requests", "Questions sent, as a share of the T tokens of a picture."),
+    ("asked", "Tokens asked about, those of dropped drafts too, as a share of T."),
+    ("verified", "Tokens of the finished picture that the cloud confirmed or corrected, as a share of T."),
+    ("local", "Tokens of the finished picture that the device decided alone, as a share of T."),
+    ("corrected, dropped", "Tokens that the cloud replaced; tokens drafted in vain, because a correction came before."),
+    ("B up, B down, B/token", "Serialized messages, without HTTP/2 and TLS; per token both ways together."),
+    ("cloud s, ×base", "Seconds of the cloud's model passes for a picture; median ratio to the cloud alone."),
+    (
+        "agree",
+        "Share of positions with the token of the cloud alone. After a first difference a picture is another picture: "
+        "this is no measure of quality.",
+    ),
+)
+"""Columns, and what they mean."""
+
+QUALITY = "How good the pictures are is measured by `ciar evaluate`, not here."
 
 
 class Sheet(NamedTuple):
@@ -68,15 +101,16 @@ def _times(title: str, rows: Sequence[Row]) -> Sheet:
 
 
 def _traffic(title: str, rows: Sequence[Row]) -> Sheet:
-    columns = ("method", "requests", "asked", "local", "corrected", "dropped", "B up", "B down", "B/token", "cloud s")
+    columns = ("method", "requests", "asked", "verified", "local", "corrected", "dropped", "B up", "B down")
     return Sheet(
         title,
-        (*columns, "×base", "agree"),
+        (*columns, "B/token", "cloud s", "×base", "agree"),
         [
             (
                 row.method,
                 f"{row.requests_share:.1%}",
                 f"{row.asked_share:.1%}",
+                f"{row.verified_share:.1%}",
                 f"{row.local_share:.1%}",
                 f"{row.num_corrections:.1f}",
                 f"{row.num_discarded:.1f}",
@@ -90,6 +124,38 @@ def _traffic(title: str, rows: Sequence[Row]) -> Sheet:
             for row in rows
         ],
     )
+
+
+def floor_sheet(rows: Sequence[Row]) -> Sheet | None:
+    """What each method takes with every draft accepted and no network; None if no floor was measured."""
+    own = [row for row in rows if row.profile == FLOOR.name]
+    if not own:
+        return None
+    return Sheet(
+        "floor: time of a picture with every draft accepted and no network",
+        ("method", "p50", "p95", "draft", "messages", "gate, loop", "pixels", "requests", "asked"),
+        [
+            (
+                row.method,
+                _ms(row.seconds.p50),
+                _ms(row.seconds.p95),
+                _ms(row.drafting_s),
+                _ms(row.messages_s),
+                _ms(row.bookkeeping_s),
+                _ms(row.pixels_s),
+                f"{row.requests_share:.1%}",
+                f"{row.asked_share:.1%}",
+            )
+            for row in own
+        ],
+    )
+
+
+def all_sheets(rows: Sequence[Row], profiles: Mapping[str, Profile]) -> Iterator[Sheet]:
+    """Two tables for each profile, and the floors."""
+    yield from sheets(rows, profiles)
+    if floors := floor_sheet(rows):
+        yield floors
 
 
 def to_table(sheet: Sheet) -> Table:
@@ -133,12 +199,13 @@ def header(summary: Mapping[str, Any], placement: str) -> Iterator[str]:
 def footer(summary: Mapping[str, Any]) -> Iterator[str]:
     """How to read the tables, and what they are measured against."""
     yield " ".join(NOTES)
-    floor, residual = summary["floor_s"], summary["largest_residual_share"]
-    if floor is not None:
-        yield f"floor: {_ms(floor)} ms, every token drafted, nothing asked, loopback."
+    residual = summary["largest_residual_share"]
+    if summary["floor_s"]:
+        yield "The floor of the device alone has no questions at all, those of the others all but the waiting."
     yield f"network + cloud + drafting + other make up all but {abs(residual):.1%} of the time, or less, in every row."
     if abs(residual) > 0.05:
         yield "That is more than 5 %: take the split of the time with care."
+    yield QUALITY
 
 
 def markdown(summary: Mapping[str, Any], rows: Sequence[Row], profiles: Mapping[str, Profile], placement: str) -> str:
@@ -157,7 +224,7 @@ def markdown(summary: Mapping[str, Any], rows: Sequence[Row], profiles: Mapping[
     parts += [f"| `{name}` | {find_method(name).about} |" for name in summary["configuration"]["methods"]]
     parts += ["", "| profile | network | source |", "|---|---|---|"]
     parts += [f"| `{name}` | {profile.describe()} | {profile.source} |" for name, profile in profiles.items()]
-    for sheet in sheets(rows, profiles):
+    for sheet in all_sheets(rows, profiles):
         parts += ["", f"## {sheet.title}", "", f"| {' | '.join(sheet.columns)} |"]
         parts.append("|---|" + "---:|" * (len(sheet.columns) - 1))
         parts += [f"| {' | '.join(row)} |" for row in sheet.rows]

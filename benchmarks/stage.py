@@ -12,16 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+from benchmarks.accepting import AcceptingTransport
 from benchmarks.gates import Recorder, quantiles
 from benchmarks.machine import Placement, on_cores, place
 from benchmarks.measurement import Measurement, Task, measure
 from benchmarks.methods import Method, Setting
 from benchmarks.network import RelayProcess
-from benchmarks.profiles import Profile
+from benchmarks.profiles import FLOOR, Profile
 from benchmarks.waits import TimedTransport
 from device_client import Client, GrpcTransport, LocalServer, Mode, make_gate
 from device_client.client import Info
+from device_client.transport import Transport
 from shared.bundle import Manifest
 
 NUM_CALLS = 9
@@ -37,14 +40,27 @@ TIMEOUT_S = 300.0
 class Stage:
     """Everything that runs during a benchmark."""
 
-    def __init__(self, address: str, placement: Placement, profiles: Sequence[Profile]) -> None:
+    def __init__(
+        self,
+        address: str,
+        placement: Placement,
+        profiles: Sequence[Profile],
+        *,
+        timeout_s: float = TIMEOUT_S,
+        warming: Mapping[str, Any] | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        """timeout_s: of one picture; warming: arguments of `Client.generate` for the pictures that warm up, if whole
+        ones would take too long; cache_dir: of the clients.
+        """
         self.placement = placement
+        self._timeout_s, self._warming, self._cache_dir = timeout_s, warming, cache_dir
         self.rpc_s: dict[str, float] = {}
         """Median time of a small call through each profile, known once warm."""
         self._address, self._profiles = address, profiles
         self._clients: dict[str, tuple[Client, TimedTransport]] = {}
         self._stack = ExitStack()
-        self._direct = self._stack.enter_context(Client(address))
+        self._direct = self._stack.enter_context(Client(address, cache_dir=cache_dir))
 
     def __enter__(self) -> Stage:
         return self
@@ -61,17 +77,21 @@ class Stage:
 
         Raises InvalidRequest for a prompt that the pair does not know.
         """
-        self._direct.generate(prompt, mode=Mode.CLOUD, timeout_s=TIMEOUT_S)
+        self._direct.generate(prompt, timeout_s=self._timeout_s, **(self._warming or {"mode": Mode.CLOUD}))
         for profile in self._profiles:
             address = self._address
             if not profile.is_direct:
                 with on_cores(self.placement.relay):
                     address = self._stack.enter_context(RelayProcess(self._address, profile)).address
-            transport = TimedTransport(GrpcTransport(address))
-            client = self._stack.enter_context(Client(transport=transport, connect_timeout_s=30.0))
-            client.generate(prompt, timeout_s=TIMEOUT_S)
+            cloud: Transport = GrpcTransport(address)
+            transport = TimedTransport(AcceptingTransport(cloud) if profile.name == FLOOR.name else cloud)
+            client = self._stack.enter_context(
+                Client(transport=transport, cache_dir=self._cache_dir, connect_timeout_s=30.0)
+            )
+            client.generate(prompt, timeout_s=self._timeout_s, **(self._warming or {}))
             self._clients[profile.name] = client, transport
-            self.rpc_s[profile.name] = statistics.median(_rpc_s(transport) for _ in range(NUM_CALLS))
+            if profile.name != FLOOR.name:
+                self.rpc_s[profile.name] = statistics.median(_rpc_s(transport) for _ in range(NUM_CALLS))
 
     def calibrate(self, methods: Mapping[str, Method], prompts: Sequence[str]) -> dict[str, tuple[float, ...]]:
         """Quantiles of the doubts that methods begin with, over pictures of other prompts than the measured ones.
@@ -92,7 +112,9 @@ class Stage:
     def draw(self, method: Method, task: Task, setting: Setting) -> Measurement:
         """Measure one picture through the task's profile."""
         client, transport = self._clients[task.profile]
-        return measure(client, transport, method, task, setting, timeout_s=TIMEOUT_S)
+        if task.profile == FLOOR.name:  # the first drawing fetches condition and prefix
+            method.draw(client, task.prompt, task.seed, setting, timeout_s=self._timeout_s)
+        return measure(client, transport, method, task, setting, timeout_s=self._timeout_s)
 
 
 @contextmanager

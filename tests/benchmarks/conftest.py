@@ -51,6 +51,7 @@ def measured() -> Callable[..., Measurement]:
             "num_discarded": 3,
             "num_resumptions": 0,
             "num_near_ties": 0,
+            "num_verified": 1,
             "num_local": 2,
             "bytes_up": 100,
             "bytes_down": 60,

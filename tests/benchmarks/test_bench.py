@@ -16,7 +16,7 @@ from shared.errors import InvalidRequest, Unavailable
 
 PROFILES, METHODS, PROMPTS, SEEDS = ("loopback", "5g"), ("cloud", "ciar", "device"), ("heart", "star"), (0, 1)
 CONFIGURATION = {"methods": list(METHODS), "seeds": list(SEEDS), "bundle": {"digest": "d"}}
-TASKS = plan(PROFILES, METHODS, PROMPTS, SEEDS)
+TASKS = plan(dict.fromkeys(PROFILES, METHODS), PROMPTS, SEEDS)
 
 Make = Callable[..., Measurement]
 

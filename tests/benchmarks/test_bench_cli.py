@@ -45,14 +45,16 @@ def test_a_small_run_measures_everything_and_says_so(tmp_path: Path) -> None:
     assert any("pinned" in line for line in lines)
     summary = json.loads(last)
     assert [(row["profile"], row["method"]) for row in summary["rows"]] == [
-        (profile, method) for profile in ("loopback", "lan") for method in ("cloud", "ciar", "device")
+        *((profile, method) for profile in ("loopback", "lan") for method in ("cloud", "ciar", "device")),
+        *(("floor", method) for method in ("ciar", "device")),
     ]
+    assert set(summary["floor_s"]) == {"ciar", "device"}
     for row in summary["rows"]:
         parts = sum(row[name] for name in ("network_s", "cloud_s", "drafting_s", "other_s", "residual_s"))
         assert parts == pytest.approx(row["seconds"]["p50"], rel=1e-3)
     assert summary["rows"][0]["agreement"] == 1
     assert summary["rpc_s"]["lan"] >= 0.001
-    assert {path.name for path in tmp_path.iterdir()} == {"bench.jsonl", "bench.md", "bench.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"bench.{kind}" for kind in ("html", "jsonl", "md", "png")}
 
 
 def test_a_finished_run_is_taken_up_without_measuring_again(server: ServerProcess, tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_a_finished_run_is_taken_up_without_measuring_again(server: ServerProces
     other = CliRunner().invoke(cli.app, [*given, "--out", str(tmp_path), "--resume", "--seeds", "1"])
     assert other.exit_code == 2
     assert "seeds was [0], is [1]" in other.stderr
-    assert len((tmp_path / "bench.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "bench.jsonl").read_text().splitlines()) == 4  # configuration, base, device, its floor
 
 
 def test_an_interrupted_run_says_how_to_go_on(server: ServerProcess, tmp_path: Path) -> None:
