@@ -63,7 +63,7 @@ def _move(cores: frozenset[int] | set[int]) -> None:
 def environment() -> dict[str, object]:
     """Machine and versions, in JSON's types."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -71,7 +71,8 @@ def environment() -> dict[str, object]:
     }
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor, as the system names it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -16,6 +16,7 @@ COMMANDS = {
     "serve": ("cloud_server.cli:serve", "cloud", "Serve a bundle's cloud model over gRPC."),
     "health": ("cloud_server.cli:health", "cloud", "Ask a server for its health (for containers)."),
     "bench": ("benchmarks.cli:bench", "bench", "Measure latency: every method, several networks."),
+    "bench-scale": ("benchmarks.scale.cli:bench_scale", "bench", "Measure latency at the paper's scale, replayed."),
     "train": ("training.cli:app", "train", "Train a bundle: data, tokenizer, cloud model, drafter, export."),
 }
 """Name -> (function or app, extra that brings its dependencies, help)."""
