@@ -14,7 +14,7 @@ from cloud_server.session import Admitted
 from shared.bundle import Manifest
 from shared.captions import CaptionVocabulary
 from shared.errors import Busy, InvalidRequest, PairMismatch, Unavailable
-from shared.types import Block, Limits, Open, Sampling, Tokens
+from shared.types import Acceptance, Block, Lantern, Limits, Open, Sampling, Tokens
 
 
 class Admission:
@@ -46,6 +46,7 @@ class Admission:
         if history.start or history.asked.any():
             raise InvalidRequest("open.history: starts at 0 and asks about nothing")
         self._check_tokens(history.tokens, "open.history.tokens")
+        self._check_acceptance(request.acceptance)
         return Admitted(
             session_id=_new_session_id(),
             condition=self._encode(request.prompt),
@@ -54,6 +55,7 @@ class Admission:
             write_until=request.num_prefix_tokens,
             chunk=manifest.num_tokens,
             collaborative=True,
+            acceptance=request.acceptance,
         )
 
     def admit_generate(self, prompt: str, sampling: Sampling, resume_tokens: Tokens) -> Admitted:
@@ -72,9 +74,14 @@ class Admission:
             collaborative=False,
         )
 
-    def check_draft_tokens(self, block: Block) -> None:
-        """Raises InvalidRequest for a token outside the vocabulary."""
+    def check_draft(self, block: Block) -> None:
+        """Raises InvalidRequest for a token outside the vocabulary, or laws that are not over it."""
         self._check_tokens(block.tokens, "draft.block.tokens")
+        vocab_size = self._manifest.vocab_size
+        if block.laws is not None and block.laws.shape[1] != vocab_size:
+            raise InvalidRequest(
+                f"draft.block.laws: {block.laws.shape[1]} values for an asked token; the vocabulary has {vocab_size}"
+            )
 
     def acquire_slot(self) -> int:
         """A free KV slot. Raises Busy with a retry hint when there is none, Unavailable when draining."""
@@ -109,6 +116,13 @@ class Admission:
             raise InvalidRequest(f"{name}: {len(tokens)} tokens; the picture has {manifest.num_tokens}")
         if len(tokens) and tokens.max() >= manifest.vocab_size:
             raise InvalidRequest(f"{name}: token {tokens.max()} is outside the vocabulary of {manifest.vocab_size}")
+
+    def _check_acceptance(self, acceptance: Acceptance) -> None:
+        most = self._manifest.vocab_size - 1
+        if isinstance(acceptance, Lantern) and acceptance.num_neighbours > most:
+            raise InvalidRequest(
+                f"open.acceptance.lantern.num_neighbours: {acceptance.num_neighbours}; a token has {most} neighbours"
+            )
 
     def _check_digests(self, digests: dict[str, str]) -> None:
         expected = self._manifest.device_digests()

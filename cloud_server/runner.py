@@ -22,6 +22,7 @@ from torch import Tensor
 from cloud_server.ort_layers import OrtLayers
 from cloud_server.session import Segment
 from cloud_server.transformer import Attend, Transformer, TransformerConfig
+from shared.acceptance import Nearest, Neighbours
 from shared.errors import PairMismatch
 
 
@@ -91,6 +92,8 @@ class ModelRunner:
         hidden = torch.ones(length, length, dtype=torch.bool, device=self._device).triu(1)
         self._mask = torch.zeros(length, length, dtype=self._cache.dtype, device=self._device)
         self._mask.masked_fill_(hidden, float("-inf"))  # (rows, columns)
+        self.nearest: Nearest = Neighbours(model.tok_embeddings.weight.detach().float().cpu().numpy()).nearest
+        """Which tokens mean about the same to the model."""
 
     @torch.inference_mode()
     def extend(self, segments: Sequence[Segment]) -> list[NDArray[np.float32]]:

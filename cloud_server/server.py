@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import logging
 import signal
+from functools import partial
 
 import grpc
 import torch
@@ -32,8 +33,9 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CiarService"].full_name
 class CloudServer:
     """One server: `start`, then `stop`; `address` is known once started."""
 
-    def __init__(self, settings: Settings, *, runner: Runner | None = None, rule_of: RuleOf = own_rule) -> None:
-        """runner: in place of one of the bundle's cloud model; rule_of: which acceptance rule decides in a session.
+    def __init__(self, settings: Settings, *, runner: Runner | None = None, rule_of: RuleOf | None = None) -> None:
+        """runner: in place of one of the bundle's cloud model; rule_of: which acceptance rule decides in a session,
+        in place of the one that its request asks for.
 
         Raises InvalidRequest for a bundle or a device that is not there, PairMismatch for files that do not fit.
         """
@@ -41,13 +43,15 @@ class CloudServer:
         if settings.device.startswith("cuda") and not torch.cuda.is_available():
             raise InvalidRequest(f"device: {settings.device} is not available here; use cpu, or a build with CUDA")
         manifest = load_manifest(settings.bundle)
+        runner = runner or _load_runner(settings)
+        nearest = runner.nearest if isinstance(runner, ModelRunner) else None
         self._engine = Engine(
-            runner or _load_runner(settings),
+            runner,
             num_tokens=manifest.num_tokens,
             feature_dim=manifest.feature_dim,
             limits=settings.limits,
             max_pass_rows=settings.max_pass_rows,
-            rule_of=rule_of,
+            rule_of=rule_of or partial(own_rule, nearest=nearest),
         )
         self.admission = Admission(
             manifest,

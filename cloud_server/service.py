@@ -158,7 +158,7 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
                 if isinstance(frame, Open):
                     raise ProtocolError("frame: a second open; a session has one")
                 if isinstance(frame, Draft):
-                    self._admission.check_draft_tokens(frame.block)
+                    self._admission.check_draft(frame.block)
                 if isinstance(frame, Finish):
                     await self._expect_end(context, conversation)
                 conversation.received(frame)

@@ -15,9 +15,11 @@ from time import perf_counter_ns
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.acceptance import Rule, coupled, verify
+from shared.acceptance import Nearest, Rule, make_rule, verify
 from shared.errors import CiarError, InvalidRequest, ProtocolError
 from shared.types import (
+    COUPLED,
+    Acceptance,
     Block,
     CloudFrame,
     Correction,
@@ -51,15 +53,17 @@ class Admitted:
     chunk: int
     """Number of tokens in one Written frame, at most."""
     collaborative: bool
+    acceptance: Acceptance = COUPLED
+    """How asked tokens are judged."""
 
 
 RuleOf = Callable[[Admitted], Rule]
 """Which acceptance rule decides the tokens of a session."""
 
 
-def own_rule(admitted: Admitted) -> Rule:
-    """The rule that the request asks for."""
-    return coupled(admitted.sampling)
+def own_rule(admitted: Admitted, nearest: Nearest | None = None) -> Rule:
+    """The rule that the request asks for; nearest: distances between tokens, for a rule that needs them."""
+    return make_rule(admitted.acceptance, admitted.sampling, nearest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,6 +179,15 @@ class Session:
             raise InvalidRequest(f"draft.block.tokens: they end at {block.end}, past the picture's {num_tokens}")
         if not block.asked[-1]:
             raise InvalidRequest("draft.block.asked_mask: the last token of a draft must be asked about")
+        if (block.laws is not None) != self._admitted.acceptance.needs_laws:
+            raise InvalidRequest(
+                f"draft.block.laws: acceptance {self._admitted.acceptance} "
+                + (
+                    "needs the device's law at every asked token"
+                    if block.laws is None
+                    else "needs none; leave them out"
+                )
+            )
         if len(self._drafts) >= self._limits.max_in_flight:
             raise ProtocolError(f"draft: more than {self._limits.max_in_flight} unanswered drafts")
 
@@ -265,11 +278,13 @@ class Session:
                 continue
             cost = Cost(forward_ns * num_passes, max(0, started_ns - arrived_ns), num_passes)
             num_passes = 0
+            asked = (block.start + np.flatnonzero(block.asked)).tolist()
             outcome = verify(
                 self._rule,
                 lambda position: logits[row[position]],
-                (block.start + np.flatnonzero(block.asked)).tolist(),
+                asked,
                 lambda position: int(self._tokens[position]),
+                device_logits_of(block),
             )
             correction = None
             if outcome.corrected_at is not None and outcome.token is not None:
@@ -297,3 +312,11 @@ class Session:
         """End the session with an error."""
         self.finished = True
         self._reply(error)
+
+
+def device_logits_of(block: Block) -> Callable[[int], NDArray[np.float32]] | None:
+    """The device's logits (V,) at an asked position of the block; None if they were not sent."""
+    if (laws := block.laws) is None:
+        return None
+    row = {int(position): index for index, position in enumerate(block.start + np.flatnonzero(block.asked))}
+    return lambda position: laws[row[position]].astype(np.float32)

@@ -13,14 +13,19 @@ from pydantic import ValidationError
 
 from shared.errors import InvalidRequest
 from shared.types import (
+    Acceptance,
     Block,
+    Classic,
     CloudFrame,
     Correction,
     Cost,
+    Coupled,
     DeviceFrame,
     Draft,
     Features,
     Finish,
+    Lantern,
+    Laws,
     Limits,
     Mask,
     Open,
@@ -47,6 +52,7 @@ def encode_device_frame(frame: DeviceFrame) -> pb.CollaborateRequest:
                     num_prefix_tokens=frame.num_prefix_tokens,
                     file_digests=frame.file_digests,
                     history=encode_block(frame.history),
+                    acceptance=_encode_acceptance(frame.acceptance),
                 )
             )
         case Finish():
@@ -65,6 +71,7 @@ def decode_device_frame(message: pb.CollaborateRequest, feature_dim: int) -> Dev
                 num_prefix_tokens=message.open.num_prefix_tokens,
                 file_digests=dict(message.open.file_digests),
                 history=decode_block(message.open.history, feature_dim, "open.history"),
+                acceptance=_decode_acceptance(message.open),
             )
         case "finish":
             return Finish()
@@ -183,6 +190,7 @@ def encode_block(block: Block) -> pb.Block:
         asked_mask=_pack(block.asked),
         featured_mask=_pack(block.featured),
         features=np.ascontiguousarray(block.features, "<f2").tobytes(),
+        laws=b"" if block.laws is None else np.ascontiguousarray(block.laws, "<f2").tobytes(),
     )
 
 
@@ -194,7 +202,8 @@ def decode_block(message: pb.Block, feature_dim: int, name: str) -> Block:
     if (asked & featured).any():
         raise InvalidRequest(f"{name}.featured_mask: a token that is asked about has no feature")
     features = _decode_features(message.features, int(featured.sum()), feature_dim, f"{name}.features")
-    return Block(message.start, tokens, asked, featured, features)
+    laws = _decode_laws(message.laws, int(asked.sum()), f"{name}.laws")
+    return Block(message.start, tokens, asked, featured, features, laws)
 
 
 def _decode_features(data: bytes, num_rows: int, feature_dim: int, name: str) -> Features:
@@ -207,6 +216,44 @@ def _decode_features(data: bytes, num_rows: int, feature_dim: int, name: str) ->
     if not np.isfinite(features).all():
         raise InvalidRequest(f"{name}: NaN or infinity in it")
     return features
+
+
+def _decode_laws(data: bytes, num_rows: int, name: str) -> Laws | None:
+    """As many columns as there are values for; whether a row fits the vocabulary is the receiver's business."""
+    if not data:
+        return None
+    if not num_rows or len(data) % (2 * num_rows):
+        raise InvalidRequest(f"{name}: {len(data)} bytes for {num_rows} asked tokens; one row of float16 each")
+    laws = np.frombuffer(data, "<f2").reshape(num_rows, -1)
+    if not np.isfinite(laws).all():
+        raise InvalidRequest(f"{name}: NaN or infinity in it")
+    return laws
+
+
+def _encode_acceptance(acceptance: Acceptance) -> pb.Acceptance | None:
+    """None for the default, so that the message is the one that servers have always known."""
+    match acceptance:
+        case Coupled():
+            return None
+        case Classic():
+            return pb.Acceptance(classic=pb.Classic())
+        case Lantern(num_neighbours, max_mass):
+            return pb.Acceptance(lantern=pb.Lantern(num_neighbours=num_neighbours, max_mass=max_mass))
+
+
+def _decode_acceptance(message: pb.Open) -> Acceptance:
+    if not message.HasField("acceptance"):
+        return Coupled()
+    match message.acceptance.WhichOneof("rule"):
+        case "classic":
+            return Classic()
+        case "lantern":
+            lantern = message.acceptance.lantern
+            if not 0 <= lantern.max_mass <= 1:
+                raise InvalidRequest(f"open.acceptance.lantern.max_mass: must be in [0, 1] (got {lantern.max_mass:g})")
+            return Lantern(lantern.num_neighbours, lantern.max_mass)
+        case _:
+            raise InvalidRequest("open.acceptance: empty, or of a later contract; send classic or lantern")
 
 
 def _pack(mask: Mask) -> bytes:

@@ -36,17 +36,29 @@ class Draw:
         return self.lead < NEAR_TIE_TOLERANCE
 
 
-def gumbel(seed: int, position: int, vocab_size: int) -> Logits:
+def gumbel(seed: int, position: int, vocab_size: int, stream: int = 0) -> Logits:
     """Standard Gumbel noise of one token position: float32 (V,), a pure function of its arguments.
 
     Philox-4x64 keyed by (seed, position); raw words only, whose stream numpy guarantees not to change. 32 random
     bits a value, small side first, so the upper tail (which decides an arg-max) has full float32 resolution.
+    stream: 0 is the noise that tokens are drawn with; others are independent of it and of each other.
     """
-    key = np.array([seed, position], dtype=np.uint64)
-    words = np.random.Philox(key=key).random_raw((vocab_size + 1) // 2)  # uint64
+    words = _words(seed, position, stream, (vocab_size + 1) // 2)
     u = (words.view(np.uint32)[:vocab_size].astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-32)
     np.minimum(u, np.float32(1 - 2.0**-24), out=u)
     return np.asarray(-np.log(-np.log1p(-u)), np.float32)
+
+
+def uniform(seed: int, position: int, stream: int) -> float:
+    """A number in (0, 1) of one token position, from a stream of its own (see `gumbel`)."""
+    return (int(_words(seed, position, stream, 1)[0] >> np.uint64(11)) + 0.5) * 2.0**-53
+
+
+def _words(seed: int, position: int, stream: int, count: int) -> NDArray[np.uint64]:
+    """Raw words of a stream: its number is the counter's highest word, which no picture ever counts up to."""
+    key = np.array([seed, position], dtype=np.uint64)
+    counter = np.array([0, 0, 0, stream], dtype=np.uint64)
+    return np.random.Philox(key=key, counter=counter).random_raw(count)  # uint64
 
 
 def keep_likely(logits: Logits, top_k: int, top_p: float) -> Logits:
@@ -68,16 +80,35 @@ def keep_likely(logits: Logits, top_k: int, top_p: float) -> Logits:
     return logits
 
 
+def filtered(logits: Logits, sampling: Sampling) -> Logits:
+    """Logits (V,) after temperature, top-k and top-p, as in LlamaGen and transformers: what noise is added to.
+
+    Greedy has neither temperature nor noise: the logits as they are.
+    """
+    if sampling.temperature == 0:
+        return logits
+    scaled = logits / np.float32(max(sampling.temperature, MIN_TEMPERATURE))
+    return keep_likely(scaled, sampling.top_k, sampling.top_p)
+
+
+def perturbed(logits: Logits, position: int, sampling: Sampling) -> Logits:
+    """Filtered logits + gumbel(seed, position): (V,), a new array; its arg-max is the token of the position."""
+    scores = np.array(filtered(logits, sampling), np.float32)
+    if sampling.temperature > 0:
+        scores += gumbel(sampling.seed, position, scores.size)
+    return scores
+
+
 def draw(logits: Logits, position: int, sampling: Sampling) -> Draw:
     """Draw the token of a position: arg-max of filtered logits / temperature + gumbel(seed, position).
 
-    logits: float32 (V,), finite. Order of operations: temperature, top-k, top-p, as in LlamaGen and transformers.
-    A lead tells nothing of a near tie at the *cut* of top-k or top-p.
+    logits: float32 (V,), finite. A lead tells nothing of a near tie at the *cut* of top-k or top-p.
     """
-    scores = np.array(logits, np.float32)  # a copy: the winner is struck out below
-    if sampling.temperature > 0:
-        scores = scores / np.float32(max(sampling.temperature, MIN_TEMPERATURE))
-        scores = keep_likely(scores, sampling.top_k, sampling.top_p) + gumbel(sampling.seed, position, scores.size)
+    return strongest(perturbed(logits, position, sampling))
+
+
+def strongest(scores: Logits) -> Draw:
+    """The arg-max of scores (V,), which it spoils, and its lead."""
     token = int(scores.argmax())
     best = float(scores[token])
     scores[token] = -np.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Tokens = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Features = NDArray[np.float16]
+Laws = NDArray[np.float16]
 
 
 class Sampling(BaseModel):
@@ -28,6 +30,47 @@ class Sampling(BaseModel):
     """1 keeps all."""
     guidance: float = Field(default=1.0, ge=1, le=20)
     """Classifier-free guidance s of the cloud, u + s·(c − u); 1 is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coupled:
+    """A drafted token stands if the cloud draws it too, with the common noise: the cloud's own picture."""
+
+    needs_laws: ClassVar[bool] = False
+    """Whether the cloud must be told the device's law at every asked position."""
+
+    def __str__(self) -> str:
+        return "coupled"
+
+
+@dataclass(frozen=True, slots=True)
+class Classic:
+    """Speculative sampling with min(1, p/q) and a residual: the cloud's law, another picture."""
+
+    needs_laws: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return "classic"
+
+
+@dataclass(frozen=True, slots=True)
+class Lantern:
+    """LANTERN's relaxation of the classic rule: neither the cloud's picture nor its law."""
+
+    num_neighbours: int
+    """k: so many nearest codes may lend a drafted one their probability."""
+    max_mass: float
+    """δ in [0, 1]: at most this much is lent."""
+    needs_laws: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"lantern:{self.num_neighbours}:{self.max_mass:g}"
+
+
+Acceptance = Coupled | Classic | Lantern
+"""How the cloud judges the tokens that it is asked about; the rules themselves are in `acceptance`."""
+
+COUPLED = Coupled()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +105,8 @@ class Block:
     """(n,) True: a row of `features` belongs to this token; never where `asked`."""
     features: Features
     """(number of featured tokens, r) interval features."""
+    laws: Laws | None = None
+    """(number of asked tokens, V) the device's logits before temperature and cuts, or None for a rule without need."""
 
     @property
     def end(self) -> int:
@@ -83,6 +128,7 @@ class Open:
     num_prefix_tokens: int
     file_digests: dict[str, str]
     history: Block
+    acceptance: Acceptance = COUPLED
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,10 +102,10 @@ def test_digests_that_differ_are_named_alone(admission: Admission, manifest: Man
 
 
 def test_draft_tokens_are_checked_against_the_vocabulary(admission: Admission) -> None:
-    admission.check_draft_tokens(history([0, 63]))
-    admission.check_draft_tokens(history([]))
+    admission.check_draft(history([0, 63]))
+    admission.check_draft(history([]))
     with pytest.raises(InvalidRequest, match=r"^draft\.block\.tokens: token 64"):
-        admission.check_draft_tokens(history([0, 64]))
+        admission.check_draft(history([0, 64]))
 
 
 def test_resume_tokens_are_checked(admission: Admission) -> None:

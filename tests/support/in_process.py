@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from cloud_server.admission import Admission
 from cloud_server.engine import Engine
 from cloud_server.runner import ModelRunner, load_transformer
+from cloud_server.session import own_rule
 from device_client.transport import Session
 from shared.bundle import MANIFEST, load_manifest
 from shared.captions import CaptionVocabulary
@@ -31,11 +33,13 @@ class InProcessTransport:
             max_sessions=max_sessions,
             retry_after_ms=10,
         )
+        runner = ModelRunner(load_transformer(bundle), max_sessions)
         self.engine = Engine(
-            ModelRunner(load_transformer(bundle), max_sessions),
+            runner,
             num_tokens=self._manifest.num_tokens,
             feature_dim=self._manifest.feature_dim,
             limits=self._limits,
+            rule_of=partial(own_rule, nearest=runner.nearest),
         )
         self.engine.start()
 
@@ -97,7 +101,7 @@ class InProcessSession:
             return
         assert isinstance(frame, Draft | Finish)
         if isinstance(frame, Draft):
-            self._admission.check_draft_tokens(frame.block)
+            self._admission.check_draft(frame.block)
         self._engine.submit(self._session_id, frame)
 
     def receive(self, timeout_s: float) -> CloudFrame | None:

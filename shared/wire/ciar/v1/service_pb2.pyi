@@ -31,18 +31,40 @@ class Cost(_message.Message):
     def __init__(self, forward_ns: _Optional[int] = ..., queue_ns: _Optional[int] = ..., num_passes: _Optional[int] = ...) -> None: ...
 
 class Block(_message.Message):
-    __slots__ = ("start", "tokens", "asked_mask", "featured_mask", "features")
+    __slots__ = ("start", "tokens", "asked_mask", "featured_mask", "features", "laws")
     START_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     ASKED_MASK_FIELD_NUMBER: _ClassVar[int]
     FEATURED_MASK_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
+    LAWS_FIELD_NUMBER: _ClassVar[int]
     start: int
     tokens: _containers.RepeatedScalarFieldContainer[int]
     asked_mask: bytes
     featured_mask: bytes
     features: bytes
-    def __init__(self, start: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., asked_mask: _Optional[bytes] = ..., featured_mask: _Optional[bytes] = ..., features: _Optional[bytes] = ...) -> None: ...
+    laws: bytes
+    def __init__(self, start: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., asked_mask: _Optional[bytes] = ..., featured_mask: _Optional[bytes] = ..., features: _Optional[bytes] = ..., laws: _Optional[bytes] = ...) -> None: ...
+
+class Acceptance(_message.Message):
+    __slots__ = ("classic", "lantern")
+    CLASSIC_FIELD_NUMBER: _ClassVar[int]
+    LANTERN_FIELD_NUMBER: _ClassVar[int]
+    classic: Classic
+    lantern: Lantern
+    def __init__(self, classic: _Optional[_Union[Classic, _Mapping]] = ..., lantern: _Optional[_Union[Lantern, _Mapping]] = ...) -> None: ...
+
+class Classic(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Lantern(_message.Message):
+    __slots__ = ("num_neighbours", "max_mass")
+    NUM_NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MASS_FIELD_NUMBER: _ClassVar[int]
+    num_neighbours: int
+    max_mass: float
+    def __init__(self, num_neighbours: _Optional[int] = ..., max_mass: _Optional[float] = ...) -> None: ...
 
 class GetModelInfoRequest(_message.Message):
     __slots__ = ()
@@ -127,7 +149,7 @@ class CollaborateResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., prefix: _Optional[_Union[Prefix, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., summary: _Optional[_Union[Summary, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("prompt", "sampling", "num_prefix_tokens", "file_digests", "history")
+    __slots__ = ("prompt", "sampling", "num_prefix_tokens", "file_digests", "history", "acceptance")
     class FileDigestsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -140,12 +162,14 @@ class Open(_message.Message):
     NUM_PREFIX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     FILE_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     sampling: Sampling
     num_prefix_tokens: int
     file_digests: _containers.ScalarMap[str, str]
     history: Block
-    def __init__(self, prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., num_prefix_tokens: _Optional[int] = ..., file_digests: _Optional[_Mapping[str, str]] = ..., history: _Optional[_Union[Block, _Mapping]] = ...) -> None: ...
+    acceptance: Acceptance
+    def __init__(self, prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., num_prefix_tokens: _Optional[int] = ..., file_digests: _Optional[_Mapping[str, str]] = ..., history: _Optional[_Union[Block, _Mapping]] = ..., acceptance: _Optional[_Union[Acceptance, _Mapping]] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session_id", "condition")
