@@ -35,7 +35,7 @@ class Picture(NamedTuple):
 
 
 def held_out_pictures(vocabulary: CaptionVocabulary, per_group: int, groups: Sequence[int]) -> tuple[Picture, ...]:
-    """`per_group` pictures of each group, group by group; picture i of group g is the same whatever other groups there are.
+    """`per_group` pictures of each group, group by group, whatever other groups there are always the same.
 
     Captions are combinations of all four kinds that `held_out_combination` keeps from training, in a fixed shuffled
     order, different ones in every group as long as there are enough. Raises InvalidRequest if the vocabulary lacks a
