@@ -54,7 +54,7 @@ def test_frechet_holds_for_singular_covariances() -> None:
 
 def test_frechet_says_how_many_pictures_it_needs() -> None:
     x = np.zeros((least_samples(8) - 1, 8))
-    with pytest.raises(InvalidRequest, match="15 are too few.* in 8 dimensions; draw at least 16"):
+    with pytest.raises(InvalidRequest, match=r"15 are too few.* in 8 dimensions; draw at least 16"):
         frechet_distance(x, np.zeros((100, 8)))
 
 
@@ -86,7 +86,7 @@ def test_ratio_of_a_figure_to_itself_is_certain() -> None:
 
 
 def test_interval_covers_the_true_ratio() -> None:
-    """Means of 2 and 1 with independent noise: 95 % intervals of 60 repetitions cover 2 at least 51 times (p < .004)."""
+    """Noisy means of 2 and 1: of 60 intervals of 95 % at least 51 cover their ratio (fewer: p < .001)."""
     rng = np.random.default_rng(0)
     ratios = [
         _ratio_of_means(rng.normal(2, 0.5, 60), rng.normal(1, 0.2, 60), np.arange(60), seed) for seed in range(60)
