@@ -1,8 +1,7 @@
 """The rows of the benchmark: each a name, a mode of the SDK and its settings. None has a decoding loop of its own.
 
 `find_method("ciar")`, or with a number of its own: "ciar:0.1" (share asked), "code:0.5" (share that the cloud writes),
-"sets:16" (k), "certified:4" (budget ε). Not here yet, since they need another acceptance rule or another protocol:
-classic speculative sampling (min(1, p/q) with residual), LANTERN, EAGLE-2's trees.
+"sets:16" (k), "certified:4" (budget ε), "lantern:0.2" (δ).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import numpy as np
 
 from benchmarks.gates import Doubt, DoubtQuantile, entropy, margin, max_probability, outside_set, random_doubt
 from device_client import Client, Gate, Mode, Progress, Result, make_gate
+from shared.acceptance import LANTERN_MASS, lantern_neighbours
 from shared.bundle import Manifest
 from shared.errors import InvalidRequest
 
@@ -47,6 +47,8 @@ class Method:
     """(setting, seed of the picture) -> a fresh gate; None where the mode has none to choose."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """More of `Client.generate`'s arguments."""
+    acceptance: Callable[[Setting], str] | None = None
+    """Setting -> the rule by which the cloud judges; None: coupled."""
     doubt: Doubt | None = None
     """What a calibration pass must see first."""
 
@@ -62,11 +64,13 @@ class Method:
     ) -> Result:
         """One picture by this method. Raises what `Client.generate` raises."""
         gate = None if self.gate is None else self.gate(setting, seed)
+        acceptance = "coupled" if self.acceptance is None else self.acceptance(setting)
         return client.generate(
             prompt,
             seed=seed,
             mode=self.mode,
             gate=gate,
+            acceptance=acceptance,
             timeout_s=timeout_s,
             on_progress=on_progress,
             **self.settings,
@@ -79,6 +83,28 @@ def _cloud(name: str, number: float | None) -> Method:
 
 def _lossless(name: str, number: float | None) -> Method:
     return Method(name, Mode.LOSSLESS, "the cloud verifies every draft: speculative decoding, coupled, its own picture")
+
+
+def _classic(name: str, number: float | None) -> Method:
+    """Speculative sampling as it was published: the law of the cloud's pictures, but not the picture of the base."""
+    about = "the cloud verifies every draft by min(1, p/q): its law, not its picture"
+    return Method(name, Mode.LOSSLESS, about, acceptance=lambda _setting: "classic")
+
+
+def _lantern(name: str, number: float | None) -> Method:
+    """LANTERN's rule (its k in proportion to the vocabulary: 31 of 512) over a chain of drafts, without its trees.
+
+    The neighbours are those in the cloud's token embedding, since a server holds no codebook.
+    """
+    max_mass = LANTERN_MASS if number is None else number
+
+    def acceptance(setting: Setting) -> str:
+        num_neighbours = lantern_neighbours(setting.manifest.vocab_size)
+        return f"lantern:{num_neighbours}:{max_mass:g}"
+
+    return Method(
+        name, Mode.LOSSLESS, f"classic, relaxed: neighbours lend up to δ = {max_mass:g}", acceptance=acceptance
+    )
 
 
 def _code(name: str, number: float | None) -> Method:
@@ -166,6 +192,8 @@ def _share(setting: Setting, own: float | None) -> float:
 _MAKERS: dict[str, tuple[Callable[[str, float | None], Method], float]] = {
     "cloud": (_cloud, -1),
     "lossless": (_lossless, -1),
+    "classic": (_classic, -1),
+    "lantern": (_lantern, 1),
     "code": (_code, 1),
     "ciar": (_ciar, 1),
     "no-features": (_no_features, 1),

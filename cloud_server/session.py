@@ -180,14 +180,8 @@ class Session:
         if not block.asked[-1]:
             raise InvalidRequest("draft.block.asked_mask: the last token of a draft must be asked about")
         if (block.laws is not None) != self._admitted.acceptance.needs_laws:
-            raise InvalidRequest(
-                f"draft.block.laws: acceptance {self._admitted.acceptance} "
-                + (
-                    "needs the device's law at every asked token"
-                    if block.laws is None
-                    else "needs none; leave them out"
-                )
-            )
+            wanted = "needs the law of every asked token" if block.laws is None else "needs none; leave them out"
+            raise InvalidRequest(f"draft.block.laws: the rule {self._admitted.acceptance} {wanted}")
         if len(self._drafts) >= self._limits.max_in_flight:
             raise ProtocolError(f"draft: more than {self._limits.max_in_flight} unanswered drafts")
 

@@ -11,7 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -31,14 +31,20 @@ from device_client.result import Decision, Mode, Result, Timings, Traffic
 from device_client.track import Track
 from device_client.transport import GrpcTransport, Transport
 from device_client.waiting import Deadline, Retry, RetryPolicy
+from shared.acceptance import parse_acceptance
 from shared.bundle import Manifest, parse_manifest
 from shared.codec import sampling_error
 from shared.errors import Busy, CiarError, InvalidRequest, PairMismatch, ProtocolError, TimedOut, Unavailable
-from shared.types import Limits, Sampling
+from shared.types import COUPLED, Acceptance, Limits, Sampling
 
 DEFAULT_DEPTH = 2
 DEFAULT_MAX_AHEAD = 32
 MAX_TIMEOUT_S = 86_400.0
+MAX_LAW_BYTES = 2**19
+"""Of the device's laws in one block: half of what a server takes as a message."""
+
+_ASKING = (Mode.CIAR, Mode.LOSSLESS)
+"""Modes in which the cloud is asked about tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,7 @@ class Client:
         top_k: int | None = None,
         top_p: float | None = None,
         prefix_rate: float | None = None,
+        acceptance: str = "coupled",
         send_features: bool = True,
         timeout_s: float = 60.0,
         on_progress: Callable[[Progress], None] | None = None,
@@ -149,6 +156,10 @@ class Client:
         the time and not the picture.
         guidance, temperature, top_k, top_p, prefix_rate (ρ, share of tokens that the cloud writes first): by default
         the pair's measured settings.
+        acceptance: how the cloud judges a token that it is asked about (modes "lossless" and "ciar"). "coupled": it
+        stands if the cloud draws the same with the same seed. "classic": min(1, p/q) and a residual, so that the
+        picture has the cloud's law and is not its own. "lantern:K:DELTA", or "lantern" with the paper's numbers:
+        classic, relaxed, so that it has not even the law. The last two send 2·V bytes with each asked token.
         send_features: tell the cloud how sure the device was of its own tokens (paper).
         timeout_s: for the whole picture, waiting for other threads' pictures included.
 
@@ -172,8 +183,10 @@ class Client:
                 manifest.device_digests(),
                 depth=_require_count("depth", depth, info.limits.max_in_flight),
                 max_ahead=_require_count("max_ahead", max_ahead, None),
+                acceptance=_acceptance(chosen, acceptance, manifest),
             )
-            chosen_gate = bounded(_gate(chosen, gate, manifest), info.limits.max_block_tokens)
+            limits = _fitting(info.limits, request.acceptance, manifest)
+            chosen_gate = bounded(_gate(chosen, gate, manifest), limits.max_block_tokens)
             pair = self._pair(manifest, deadline)
             track = Track(manifest.num_tokens, manifest.vocab_size, manifest.feature_dim, send_features=send_features)
             report = _reporter(on_progress, pair.decoder)
@@ -182,7 +195,7 @@ class Client:
                 if chosen is Mode.CLOUD:
                     account = self._draw_in_the_cloud(request, track, deadline, report)
                 else:
-                    account = self._draw_together(request, chosen_gate, track, info.limits, deadline, report)
+                    account = self._draw_together(request, chosen_gate, track, limits, deadline, report)
             except CiarError as error:
                 set_committed(error, track)
                 raise
@@ -198,7 +211,8 @@ class Client:
             decoding_s=ended - decoding,
         )
         gate_name = "none" if chosen is Mode.CLOUD else chosen_gate.name
-        return _result(image, track, account, timings, manifest, sampling.seed, chosen, gate_name)
+        rule_name = str(request.acceptance) if chosen in _ASKING else "none"
+        return _result(image, track, account, timings, manifest, sampling.seed, chosen, gate_name, rule_name)
 
     def _draw_together(
         self,
@@ -276,6 +290,7 @@ def _result(
     seed: int,
     mode: Mode,
     gate_name: str,
+    rule_name: str,
 ) -> Result:
     decisions = tuple(decision for decision in track.decisions if decision is not None)
     assert len(decisions) == manifest.num_tokens, "every token of a complete picture was decided by someone"
@@ -289,6 +304,7 @@ def _result(
         seed=seed,
         mode=mode,
         gate=gate_name,
+        acceptance=rule_name,
         traffic=Traffic(
             num_requests=track.num_requests,
             num_asked=track.num_asked,
@@ -329,6 +345,21 @@ def _gate(mode: Mode, gate: Gate | str | None, manifest: Manifest) -> Gate:
         case Mode.CIAR:
             spec = manifest.defaults.gate if gate is None else gate
             return make_gate(spec, manifest) if isinstance(spec, str) else spec
+
+
+def _acceptance(mode: Mode, spec: str, manifest: Manifest) -> Acceptance:
+    acceptance = parse_acceptance(spec, manifest.vocab_size)
+    if mode not in _ASKING and acceptance != COUPLED:
+        raise InvalidRequest(f"acceptance: mode {mode.value!r} asks the cloud nothing; leave it out")
+    return acceptance
+
+
+def _fitting(limits: Limits, acceptance: Acceptance, manifest: Manifest) -> Limits:
+    """The server's limits, with blocks short enough for the laws that travel in them."""
+    if not acceptance.needs_laws:
+        return limits
+    most = max(1, MAX_LAW_BYTES // (2 * manifest.vocab_size))
+    return replace(limits, max_block_tokens=min(limits.max_block_tokens, most))
 
 
 def _parse_mode(mode: Mode | str) -> Mode:

@@ -12,15 +12,29 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
 
+import numpy as np
+
 from device_client.drafter import Drafts
 from device_client.gates import Gate
 from device_client.result import Decision
-from device_client.track import Track
+from device_client.track import FLOAT16_MAX, Track
 from device_client.transport import Session, Transport
 from device_client.waiting import Deadline, Retry, RetryPolicy
 from shared.coupling import draw
 from shared.errors import Busy, CiarError, ProtocolError, TimedOut, Unavailable
-from shared.types import CloudFrame, Draft, Finish, Limits, Open, Opened, Sampling, Verdict, Written
+from shared.types import (
+    COUPLED,
+    Acceptance,
+    CloudFrame,
+    Draft,
+    Finish,
+    Limits,
+    Open,
+    Opened,
+    Sampling,
+    Verdict,
+    Written,
+)
 
 MIN_SURVIVAL = 0.1
 """Drafting ahead stops where a draft would stand with less than this chance: it would only heat the device (ours)."""
@@ -42,6 +56,8 @@ class Request:
     """Most drafts that wait for a verdict at a time."""
     max_ahead: int
     """Most guesses past the final tokens."""
+    acceptance: Acceptance = COUPLED
+    """How the cloud judges what it is asked about."""
 
 
 @dataclass(slots=True)
@@ -127,10 +143,14 @@ class Loop:
             self._drafter.read(track.tokens, self._rows_right, position)
         proposal = self._drafter.step(track.tokens, position)
         self._rows_right = position + 1
-        token = draw(proposal.center, position, self._request.sampling).token
+        center, law = proposal.center, None
+        if self._request.acceptance.needs_laws:
+            law = np.clip(center, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)  # (V,)
+            center = law.astype(np.float32)  # the cloud is told the very law that is drawn from
+        token = draw(center, position, self._request.sampling).token
         self.account.drafting_s += perf_counter() - began
         asked = self._gate.ask(position, proposal.scores)
-        track.add_draft(token, proposal.scores, proposal.feature, asked=asked)
+        track.add_draft(token, proposal.scores, proposal.feature, asked=asked, law=law)
 
     def _ask(self, session: Session) -> None:
         """Send what is asked about, as long as not too many questions are open."""
@@ -166,6 +186,7 @@ class Loop:
                 request.num_prefix_tokens,
                 request.file_digests,
                 self._track.history(),
+                request.acceptance,
             )
         )
         opened = self._expect(session, Opened)

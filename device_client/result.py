@@ -19,7 +19,8 @@ class Mode(StrEnum):
     CIAR = "ciar"
     """A gate decides which tokens the cloud verifies."""
     LOSSLESS = "lossless"
-    """The cloud verifies every token: its own picture, in fewer passes."""
+    """The cloud verifies every token: its own picture, in fewer passes. Under the rule "classic" it is not its own any
+    more, but of its law; under LANTERN neither."""
     CLOUD = "cloud"
     """The cloud draws alone: the baseline."""
     DEVICE = "device"
@@ -101,6 +102,8 @@ class Result:
     mode: Mode
     gate: str
     """The gate that was used, as `make_gate` reads it."""
+    acceptance: str = "coupled"
+    """The rule by which the cloud judged what it was asked about; "none" if nothing could be."""
     traffic: Traffic = field(default_factory=Traffic)
     timings: Timings = field(default_factory=Timings)
     cost: Cost = field(default_factory=Cost)
@@ -116,6 +119,7 @@ class Result:
         return {
             "mode": self.mode.value,
             "gate": self.gate,
+            "acceptance": self.acceptance,
             "seed": self.seed,
             "tokens": list(self.tokens),
             "decisions": [decision.value for decision in self.decisions],

@@ -9,6 +9,7 @@ no model, no network and no clock.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from device_client.result import Decision
 from shared.errors import ProtocolError
 from shared.types import Block, Correction, Cost, Verdict, Written
 
-_FLOAT16_MAX = float(np.finfo(np.float16).max)
+FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 class _Sent(NamedTuple):
@@ -56,6 +57,7 @@ class Track:
         self._send_features = send_features
         self._asked = np.zeros(num_tokens, np.bool_)  # (T,)
         self._features = np.zeros((num_tokens, feature_dim), np.float16)  # (T, r), rows of local tokens
+        self._laws: dict[int, NDArray[np.float16]] = {}  # (V,) of asked positions that were not sent
         self._sent_end = 0
         self._questions: deque[int] = deque()  # asked positions that were not sent
         self._in_flight: deque[_Sent] = deque()
@@ -98,8 +100,19 @@ class Track:
             self.near_ties.extend(written.near_ties)
             self._continue_at(written.start + len(written.tokens))
 
-    def add_draft(self, token: int, scores: Scores, feature: NDArray[np.float32], *, asked: bool) -> None:
-        """A drafted token at `drafted_end`; feature: (r,). Decided at once unless asked, or after a question."""
+    def add_draft(
+        self,
+        token: int,
+        scores: Scores,
+        feature: NDArray[np.float32],
+        *,
+        asked: bool,
+        law: NDArray[np.float16] | None = None,
+    ) -> None:
+        """A drafted token at `drafted_end`; feature: (r,). Decided at once unless asked, or after a question.
+
+        law: (V,) the logits it was drawn from, if the cloud must know them to judge it.
+        """
         position = self.drafted_end
         self.tokens[position] = token
         self.uncertainty[position] = scores.uncertainty
@@ -107,10 +120,12 @@ class Track:
         self.drafted_end += 1
         if asked:
             self._questions.append(position)
+            if law is not None:
+                self._laws[position] = law
             self.num_open += 1
             return
         self.decisions[position] = Decision.LOCAL
-        np.clip(feature, -_FLOAT16_MAX, _FLOAT16_MAX, out=self._features[position], casting="unsafe")
+        np.clip(feature, -FLOAT16_MAX, FLOAT16_MAX, out=self._features[position], casting="unsafe")
         if self.committed_end == position:
             self.committed_end += 1
 
@@ -123,6 +138,9 @@ class Track:
         while self._questions and self._questions[0] < start + max_tokens:
             self._sent_end = self._questions.popleft() + 1
         block = self._block(start, self._sent_end)
+        if self._laws:
+            asked = start + np.flatnonzero(block.asked)
+            block = replace(block, laws=np.stack([self._laws.pop(int(position)) for position in asked]))
         self._in_flight.append(_Sent(self.epoch, start, self._sent_end))
         self.num_requests += 1
         self.num_asked += int(block.asked.sum())
@@ -201,6 +219,7 @@ class Track:
         self.uncertainty[start:] = np.nan
         self._asked[start:] = False
         self._questions.clear()
+        self._laws.clear()
         self.num_open = 0
 
     def _put(self, start: int, tokens: tuple[int, ...], decision: Decision) -> None:

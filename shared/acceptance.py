@@ -31,10 +31,8 @@ Ids = NDArray[np.int64]
 _ACCEPTING, _RESIDUAL = 1, 2
 """Streams of noise beside the one that tokens are drawn with: x must not depend on what it is judged by."""
 
-LANTERN_SHARE = 1000 / 16_384
-"""The paper's k of its vocabulary (LANTERN, arXiv 2410.03355: k = 1000), for a vocabulary of another size."""
 LANTERN_MASS = 0.1
-"""The paper's δ."""
+"""δ by default, as in LANTERN's paper."""
 
 
 class Rule(Protocol):
@@ -168,6 +166,11 @@ class Neighbours:
         return np.argsort(distances, kind="stable")[:count].astype(np.int64)  # equally near: the smaller id first
 
 
+def lantern_neighbours(vocab_size: int) -> int:
+    """k by default: the 1000 of 16 384 of LANTERN's paper, in proportion to the vocabulary."""
+    return max(1, round(1000 / 16_384 * vocab_size))
+
+
 def parse_acceptance(spec: str, vocab_size: int) -> Acceptance:
     """A rule from its name: "coupled", "classic", "lantern", "lantern:K" or "lantern:K:DELTA".
 
@@ -181,10 +184,12 @@ def parse_acceptance(spec: str, vocab_size: int) -> Acceptance:
         case "classic", []:
             return Classic()
         case "lantern", [] | [_] | [_, _]:
-            own = max(1, round(LANTERN_SHARE * vocab_size)), LANTERN_MASS
-            num_neighbours = _number("K", arguments[0], int, vocab_size - 1) if arguments else own[0]
-            max_mass = _number("DELTA", arguments[1], float, 1) if len(arguments) > 1 else own[1]
-            return Lantern(int(num_neighbours), max_mass)
+            num_neighbours, max_mass = lantern_neighbours(vocab_size), LANTERN_MASS
+            if arguments:
+                num_neighbours = int(_number("K", arguments[0], int, vocab_size - 1))
+            if arguments[1:]:
+                max_mass = _number("DELTA", arguments[1], float, 1)
+            return Lantern(num_neighbours, max_mass)
         case (("coupled" | "classic" | "lantern"), _):
             raise InvalidRequest(f"acceptance: too many values in {spec!r}; say coupled, classic or lantern:K:DELTA")
         case _:

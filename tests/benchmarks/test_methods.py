@@ -13,6 +13,7 @@ from benchmarks.machine import environment, on_cores, place
 from benchmarks.methods import BASE, METHODS, QUICK_METHODS, Setting, find_method
 from benchmarks.prompts import prompts_of
 from device_client import Client, Decision, Mode
+from shared.acceptance import lantern_neighbours
 from shared.bundle import Manifest
 from shared.captions import CaptionVocabulary
 from shared.errors import InvalidRequest
@@ -72,6 +73,16 @@ def test_without_features_no_feature_is_sent(cloud: FakeCloud, setting: Setting,
             assert any(draft.block.featured.any() for draft in cloud.drafts) is any_sent
 
 
+def test_rows_with_a_rule_say_which(cloud: FakeCloud, setting: Setting, tmp_path: Path) -> None:
+    with Client(transport=cloud, cache_dir=tmp_path) as client:
+        results = [find_method(spec).draw(client, "prompt", 0, setting, timeout_s=60) for spec in RULES]
+    assert [result.acceptance for result in results] == list(RULES.values())
+    assert lantern_neighbours(512) == 31  # the paper's 1000 of 16 384
+
+
+RULES = {"lossless": "coupled", "classic": "classic", "lantern": "lantern:1:0.1", "lantern:0.4": "lantern:1:0.4"}
+
+
 def test_gates_take_the_common_share_or_their_own(setting: Setting) -> None:
     def gate_name(spec: str) -> str:
         method = find_method(spec)
@@ -111,6 +122,8 @@ def test_only_gates_with_a_doubt_need_calibration() -> None:
         ("ciar:1.5", "in [0, 1]"),
         ("ciar:nan", "in [0, 1]"),
         ("sets:0", "at least 1"),
+        ("classic:1", "takes no number"),
+        ("lantern:1.5", "in [0, 1]"),
     ],
 )
 def test_nonsense_is_a_sentence(spec: str, sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from cloud_server.admission import Admission
 from shared.bundle import Manifest, load_manifest
 from shared.captions import CaptionVocabulary
 from shared.errors import Busy, InvalidRequest, PairMismatch, Unavailable
-from shared.types import Block, Limits, Open, Sampling
+from shared.types import Block, Classic, Lantern, Limits, Open, Sampling
 
 
 @pytest.fixture
@@ -75,6 +76,7 @@ def test_every_prefix_up_to_the_whole_picture_is_good(
         ({"history": history([1], asked=True)}, r"^open\.history: .*asks about nothing"),
         ({"history": history([1, 64])}, r"^open\.history\.tokens: token 64 is outside the vocabulary of 64"),
         ({"history": history([0] * 37)}, r"^open\.history\.tokens: 37 tokens"),
+        ({"acceptance": Lantern(64, 0.1)}, r"^open\.acceptance\.lantern\.num_neighbours: 64; a token has 63"),
         ({"prompt": "red " * 10 + "h"}, r"^prompt: 41 bytes; at most 40"),
         ({"prompt": "é" * 21}, r"^prompt: 42 bytes; at most 40"),
         ({"prompt": "purple"}, r"^prompt: unknown word 'purple'"),
@@ -131,3 +133,17 @@ def test_draining_admits_nobody_and_does_not_say_busy(admission: Admission) -> N
     with pytest.raises(Unavailable, match="shutting down"):
         admission.acquire_slot()
     assert admission.num_sessions == 1
+
+
+def test_a_rule_is_taken_over(admission: Admission, manifest: Manifest) -> None:
+    for acceptance in (Classic(), Lantern(63, 1.0)):
+        assert admission.admit_open(request(manifest, acceptance=acceptance)).acceptance == acceptance
+
+
+def test_laws_are_over_the_whole_vocabulary(admission: Admission) -> None:
+    def draft(num_columns: int) -> Block:
+        return replace(history([5], asked=True), laws=np.zeros((1, num_columns), np.float16))
+
+    admission.check_draft(draft(64))
+    with pytest.raises(InvalidRequest, match=r"^draft\.block\.laws: 63 values for an asked token; .* has 64"):
+        admission.check_draft(draft(63))

@@ -6,10 +6,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cloud_server.session import Session
 from shared.errors import CiarError, InternalError, InvalidRequest, ProtocolError
-from shared.types import Block, CloudFrame, Correction, Draft, Finish, Limits, Opened, Summary, Verdict, Written
+from shared.types import (
+    Acceptance,
+    Block,
+    Classic,
+    CloudFrame,
+    Correction,
+    Coupled,
+    Draft,
+    Finish,
+    Lantern,
+    Limits,
+    Opened,
+    Summary,
+    Verdict,
+    Written,
+)
 from tests.support.fake_runner import FakeRunner, R, T, V, admitted, block, law, own_picture
 
 CONDITION = np.array([1, 2], np.int64)
@@ -264,6 +280,39 @@ def test_finish_right_after_opening() -> None:
     table = Table(write_until=0)
     table.session.receive(Finish())
     assert isinstance(table.settle()[-1], Summary)
+
+
+def test_classic_judges_by_both_laws_and_goes_on_after_a_correction() -> None:
+    """Laws of one token each: what the cloud is certain of stands, all else is replaced by what it is certain of."""
+    table = Table(write_until=3, acceptance=Classic())
+    table.settle()
+    drafted = [*OWN[3:5], wrong(5)]
+    certain = (60 * np.eye(V)[drafted]).astype(np.float16)
+    table.draft(drafted, 3, laws=certain)
+    assert [plain(frame) for frame in table.settle()] == [(0, 6, Correction(5, (OWN[5],), 1), False)]
+    table.draft([4, OWN[7]], 6, epoch=1, asked=[1], laws=certain[:1])  # one law for the one that is asked about
+    assert len(table.settle()) == 1
+
+
+@pytest.mark.parametrize(
+    ("acceptance", "laws", "sentence"),
+    [
+        (Classic(), None, r"^draft\.block\.laws: the rule classic needs the law of every asked token"),
+        (Coupled(), np.zeros((1, V), np.float16), r"^draft\.block\.laws: the rule coupled needs none"),
+    ],
+)
+def test_laws_come_with_the_rules_that_need_them(
+    acceptance: Acceptance, laws: NDArray[np.float16] | None, sentence: str
+) -> None:
+    table = Table(write_until=3, acceptance=acceptance)
+    table.settle()
+    with pytest.raises(InvalidRequest, match=sentence):
+        table.draft([1], 3, laws=laws)
+
+
+def test_a_session_may_be_given_another_rule() -> None:
+    with pytest.raises(InvalidRequest, match="no distances"):
+        Table(acceptance=Lantern(1, 0.1))
 
 
 # ---- protocol errors -----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from device_client.transport import GrpcTransport, Transport
 from device_client.waiting import Deadline, RetryPolicy
 from shared.bundle import Manifest, load_manifest
 from shared.errors import CiarError, InvalidRequest, PairMismatch
-from shared.types import Limits, Sampling, Tokens
+from shared.types import COUPLED, Acceptance, Classic, Lantern, Limits, Sampling, Tokens
 from tests.support.in_process import InProcessTransport
 from tests.support.running_cloud import RunningCloud
 
@@ -59,6 +59,7 @@ def draw(transport: Transport, manifest: Manifest, gate: Gate, **changes: object
         file_digests=values.get("file_digests", manifest.device_digests()),  # type: ignore[arg-type]
         depth=int(values["depth"]),  # type: ignore[call-overload]
         max_ahead=int(values["max_ahead"]),  # type: ignore[call-overload]
+        acceptance=values.get("acceptance", COUPLED),  # type: ignore[arg-type]
     )
     track = Track(manifest.num_tokens, manifest.vocab_size, manifest.feature_dim)
     Loop(
@@ -107,6 +108,29 @@ def test_a_closed_gate_commits_what_the_cloud_writes_alone(transport: Transport,
         assert draw(transport, manifest, AlwaysAsk(), seed=seed).tokens.tolist() == alone
 
 
+@pytest.mark.parametrize("acceptance", [Classic(), Lantern(5, 0.2)], ids=str)
+def test_every_rule_gives_one_picture_per_seed_on_both_transports(
+    transport: Transport, manifest: Manifest, tiny_bundle: Path, acceptance: Acceptance
+) -> None:
+    in_process = InProcessTransport(tiny_bundle)
+    expected = draw(in_process, manifest, FixedThreshold(0.5), depth=1, acceptance=acceptance)
+    in_process.close()
+    track = draw(transport, manifest, FixedThreshold(0.5), depth=4, acceptance=acceptance)
+    assert track.tokens.tolist() == expected.tokens.tolist()
+    assert track.decisions == expected.decisions
+    assert {Decision.CONFIRMED, Decision.CORRECTED, Decision.LOCAL} <= set(track.decisions)
+    other = draw(transport, manifest, AlwaysAsk(), depth=4)
+    assert draw(transport, manifest, AlwaysAsk(), acceptance=acceptance).tokens.tolist() != other.tokens.tolist()
+
+
+def test_the_relaxed_rule_confirms_more(transport: Transport, manifest: Manifest) -> None:
+    def num_confirmed(acceptance: Acceptance) -> int:
+        tracks = [draw(transport, manifest, AlwaysAsk(), seed=seed, acceptance=acceptance) for seed in range(4)]
+        return sum(track.num_confirmed for track in tracks)
+
+    assert num_confirmed(Lantern(40, 0.5)) > num_confirmed(Classic()) + 10
+
+
 def test_the_cloud_alone_goes_on_where_it_was_left(transport: Transport) -> None:
     sampling = Sampling(seed=5)
     whole = [token for part, _ in transport.generate(PROMPT, sampling, (), 60) for token in part.tokens]
@@ -121,6 +145,7 @@ def test_the_cloud_alone_goes_on_where_it_was_left(transport: Transport) -> None
         ({"prompt": "x" * 5000}, InvalidRequest, "prompt"),
         ({"num_prefix_tokens": 1000}, InvalidRequest, "num_prefix_tokens"),
         ({"file_digests": {}}, PairMismatch, "drafter.onnx"),
+        ({"acceptance": Lantern(64, 0.1)}, InvalidRequest, "num_neighbours"),
     ],
 )
 def test_errors_are_equal_on_both_transports(

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from device_client.drafter import Proposal, neighbour_index
+from device_client.drafter import Proposal
 from device_client.gates import Scores
-from shared.acceptance import coupled, verify
+from shared.acceptance import Neighbours, coupled, make_rule, verify
 from shared.bundle import Manifest
 from shared.errors import CiarError, ProtocolError
+from shared.grid import neighbour_index
 from shared.types import (
     Block,
     CloudFrame,
@@ -78,6 +79,7 @@ class FakeCloud:
         what ends the session in its place."""
         self.manifest, self.files, self.limits = manifest, files or {}, limits or Limits()
         self.model = CloudModel(manifest)
+        self.neighbours = Neighbours(_noise(b"codes", 2 * manifest.vocab_size).reshape(-1, 2))
         self.write_ahead, self.delays, self.failures = write_ahead, deque(delays), dict(failures or {})
         self.num_received = 0
         self.opens: list[Open] = []
@@ -178,6 +180,7 @@ class FakeSession:
         cloud.opens.append(frame)
         assert frame.file_digests == cloud.manifest.device_digests()
         self._sampling = frame.sampling
+        self._acceptance = frame.acceptance
         self._append(frame.history)
         start = frame.history.end
         self._reply(Opened("s", CONDITION))
@@ -209,17 +212,22 @@ class FakeSession:
         if draft.epoch != self._epoch or not block.asked[-1] or len(block.tokens) > cloud.limits.max_block_tokens:
             raise ProtocolError("draft")
         self._append(block)
+        assert (block.laws is not None) == self._acceptance.needs_laws
+        laws = (
+            {} if block.laws is None else dict(zip(block.start + np.flatnonzero(block.asked), block.laws, strict=True))
+        )
         outcome = verify(
-            coupled(self._sampling),
+            make_rule(self._acceptance, self._sampling, cloud.neighbours.nearest),
             lambda position: cloud.model.logits(self._tokens[:position], self._features),
             (block.start + np.flatnonzero(block.asked)).tolist(),
             lambda position: int(self._tokens[position]),
+            (lambda position: laws[position].astype(np.float32)) if laws else None,
         )
         if outcome.corrected_at is None:
             self._reply(Verdict(draft.epoch, block.end, cost=Cost(1, 1, 1)))
             return
         position = outcome.corrected_at
-        self._tokens = self._tokens[:position]
+        self._tokens = np.append(self._tokens[:position], outcome.token)
         self._features = {p: row for p, row in self._features.items() if p < position}
         self._write(min(position + cloud.write_ahead, cloud.model.num_tokens))
         self._epoch += 1

@@ -22,9 +22,10 @@ from device_client import (
     Unavailable,
     heatmap,
 )
+from device_client import client as client_module
 from device_client.heatmap import COLOURS
 from shared.bundle import Manifest
-from shared.types import Sampling
+from shared.types import Classic, Coupled, Lantern, Sampling
 from tests.device_client.fakes import FakeCloud
 
 MakeClient = Callable[..., tuple[Client, FakeCloud]]
@@ -68,6 +69,28 @@ def test_the_pairs_defaults_hold_unless_told_otherwise(make_client: MakeClient, 
     assert second.num_prefix_tokens == 8
 
 
+def test_a_rule_of_ones_own(make_client: MakeClient) -> None:
+    client, cloud = make_client()
+    default, classic, relaxed = (
+        client.generate("x", mode="lossless", acceptance=spec) for spec in ("coupled", "classic", "lantern:3:0.5")
+    )
+    assert [opened.acceptance for opened in cloud.opens] == [Coupled(), Classic(), Lantern(3, 0.5)]
+    assert [result.acceptance for result in (default, classic, relaxed)] == ["coupled", "classic", "lantern:3:0.5"]
+    assert default.tokens == cloud.model.picture(Sampling()) != classic.tokens
+    assert client.generate("x", mode="device").acceptance == "none"
+
+
+def test_blocks_are_short_enough_for_the_laws_in_them(
+    make_client: MakeClient, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MAX_LAW_BYTES", 3 * 2 * manifest.vocab_size)
+    client, cloud = make_client(delays=[6])
+    client.generate("x", acceptance="classic", gate="quantile:0.5", depth=1)
+    assert max(len(draft.block.tokens) for draft in cloud.drafts) <= 3
+    client.generate("x", mode="lossless", acceptance="classic", depth=1, max_ahead=8)
+    assert max(len(draft.block.tokens) for draft in cloud.drafts) <= 3
+
+
 def test_files_and_manifest_are_asked_for_once(make_client: MakeClient) -> None:
     client, cloud = make_client()
     for _ in range(2):
@@ -86,6 +109,9 @@ def test_a_gate_of_ones_own(make_client: MakeClient) -> None:
     [
         ({"mode": "loseless"}, "mode: unknown mode 'loseless'; did you mean 'lossless'?"),
         ({"mode": "?"}, "mode: unknown mode '?'; known are ciar, lossless, cloud, device"),
+        ({"acceptance": "clasic"}, "acceptance: unknown rule 'clasic'; did you mean 'classic'"),
+        ({"acceptance": "lantern:10:2"}, "acceptance: DELTA of lantern"),
+        ({"acceptance": "classic", "mode": "cloud"}, "acceptance: mode 'cloud' asks the cloud nothing"),
         ({"seed": -1}, "sampling.seed: "),
         ({"seed": 2**64}, "sampling.seed: "),
         ({"temperature": float("nan")}, "sampling.temperature: "),

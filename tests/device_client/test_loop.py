@@ -16,8 +16,9 @@ from device_client.result import Decision
 from device_client.track import Track
 from device_client.waiting import Deadline, RetryPolicy
 from shared.bundle import Manifest
+from shared.coupling import sample
 from shared.errors import Busy, CiarError, InvalidRequest, PairMismatch, ProtocolError, TimedOut, Unavailable
-from shared.types import Limits, Sampling
+from shared.types import COUPLED, Acceptance, Classic, Lantern, Limits, Sampling
 from tests.device_client.conftest import QUICK
 from tests.device_client.fakes import FakeCloud, FakeDrafter
 
@@ -25,6 +26,7 @@ delays = st.lists(st.integers(0, 6), min_size=1, max_size=8)
 gate_specs = st.sampled_from(
     ["quantile:0.3", "quantile:0.6:ambiguity", "threshold:0.2", "certified:4", "always", "never"]
 )
+acceptances = st.sampled_from([COUPLED, Classic(), Lantern(3, 0.3)])
 
 
 def draw(
@@ -40,10 +42,17 @@ def draw(
     send_features: bool = True,
     timeout_s: float = 20.0,
     retry: RetryPolicy = QUICK,
+    acceptance: Acceptance = COUPLED,
 ) -> tuple[Track, Loop]:
     track = Track(manifest.num_tokens, manifest.vocab_size, manifest.feature_dim, send_features=send_features)
     request = Request(
-        "x", Sampling(seed=seed), num_prefix_tokens, manifest.device_digests(), depth=depth, max_ahead=max_ahead
+        "x",
+        Sampling(seed=seed),
+        num_prefix_tokens,
+        manifest.device_digests(),
+        depth=depth,
+        max_ahead=max_ahead,
+        acceptance=acceptance,
     )
     drawing = Loop(
         request,
@@ -95,28 +104,32 @@ def test_lossless_whatever_drafter_depth_and_delay(
 @given(
     spec=gate_specs, seed=st.integers(0, 1000), delays=delays, depth=st.integers(1, 6), max_ahead=st.integers(1, 20),
     write_ahead=st.integers(1, 3), block=st.integers(1, 8), send_features=st.booleans(),
+    acceptance=acceptances,
 )  # fmt: skip
 def test_one_seed_one_picture_whatever_the_network_does(
     manifest: Manifest, spec: str, seed: int, delays: list[int], depth: int, max_ahead: int, write_ahead: int,
-    block: int, send_features: bool,
+    block: int, send_features: bool, acceptance: Acceptance,
 ) -> None:  # fmt: skip
     limits = Limits(max_block_tokens=block, max_in_flight=3)
     quiet = FakeCloud(manifest, write_ahead=write_ahead, limits=limits)
     noisy = FakeCloud(manifest, write_ahead=write_ahead, limits=limits, delays=delays)
-    one, _ = draw(manifest, quiet, spec, seed=seed, depth=1, max_ahead=1, send_features=send_features)
-    other, _ = draw(manifest, noisy, spec, seed=seed, depth=depth, max_ahead=max_ahead, send_features=send_features)
+    same = {"seed": seed, "send_features": send_features, "acceptance": acceptance}
+    one, _ = draw(manifest, quiet, spec, depth=1, max_ahead=1, **same)  # type: ignore[arg-type]
+    other, _ = draw(manifest, noisy, spec, depth=depth, max_ahead=max_ahead, **same)  # type: ignore[arg-type]
     assert decided(one) == decided(other)
 
 
 @settings(max_examples=100, deadline=None)
 @given(
     spec=gate_specs, seed=st.integers(0, 1000), delays=delays, depth=st.integers(1, 6),
-    write_ahead=st.integers(1, 3), failures=st.sets(st.integers(0, 30), max_size=4),
+    write_ahead=st.integers(1, 3), failures=st.sets(st.integers(0, 30), max_size=4), acceptance=acceptances,
 )  # fmt: skip
 def test_a_picture_survives_lost_connections(
-    manifest: Manifest, spec: str, seed: int, delays: list[int], depth: int, write_ahead: int, failures: set[int]
-) -> None:
-    undisturbed, _ = draw(manifest, FakeCloud(manifest, write_ahead=write_ahead), spec, seed=seed)
+    manifest: Manifest, spec: str, seed: int, delays: list[int], depth: int, write_ahead: int, failures: set[int],
+    acceptance: Acceptance,
+) -> None:  # fmt: skip
+    quiet = FakeCloud(manifest, write_ahead=write_ahead)
+    undisturbed, _ = draw(manifest, quiet, spec, seed=seed, acceptance=acceptance)
     cloud = FakeCloud(
         manifest,
         write_ahead=write_ahead,
@@ -124,7 +137,7 @@ def test_a_picture_survives_lost_connections(
         failures={number: Unavailable("gone") for number in failures},
     )
     patient = RetryPolicy(first_pause_s=0, longest_pause_s=0, give_up_after_s=10)
-    disturbed, _ = draw(manifest, cloud, spec, seed=seed, depth=depth, retry=patient)
+    disturbed, _ = draw(manifest, cloud, spec, seed=seed, depth=depth, retry=patient, acceptance=acceptance)
     assert decided(disturbed) == decided(undisturbed)
 
 
@@ -167,6 +180,23 @@ def test_a_blocks_features_are_those_of_its_local_tokens(manifest: Manifest) -> 
     silent = FakeCloud(manifest)
     draw(manifest, silent, "quantile:0.3", seed=2, send_features=False)
     assert not any(draft.block.featured.any() for draft in silent.drafts)
+
+
+def test_the_law_that_was_drawn_from_travels_with_each_question(manifest: Manifest) -> None:
+    cloud = FakeCloud(manifest)
+    track, _ = draw(manifest, cloud, "quantile:0.3", seed=2, acceptance=Classic())
+    for draft in cloud.drafts:
+        block = draft.block
+        assert block.laws is not None
+        assert block.laws.shape == (block.asked.sum(), manifest.vocab_size)
+        for position, law in zip(block.start + np.flatnonzero(block.asked), block.laws, strict=True):
+            token = sample(law.astype(np.float32), seed=2, position=int(position))
+            assert block.tokens[position - block.start] == token
+    assert cloud.opens[0].acceptance == Classic()
+    assert {Decision.CONFIRMED, Decision.CORRECTED} <= set(track.decisions)
+    silent = FakeCloud(manifest)
+    draw(manifest, silent, "quantile:0.3", seed=2)
+    assert all(draft.block.laws is None for draft in silent.drafts)
 
 
 def test_what_was_drafted_past_a_correction_is_counted(manifest: Manifest) -> None:

@@ -15,10 +15,13 @@ from shared import codec
 from shared.errors import InvalidRequest
 from shared.types import (
     Block,
+    Classic,
     Correction,
     Cost,
+    Coupled,
     Draft,
     Finish,
+    Lantern,
     Limits,
     Open,
     Opened,
@@ -31,7 +34,7 @@ from shared.wire.ciar.v1 import service_pb2 as pb
 
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
-R = 3
+R, V = 3, 4
 
 
 @st.composite
@@ -39,12 +42,15 @@ def blocks(draw: st.DrawFn) -> Block:
     size = draw(st.integers(0, 20))
     fate = draw(arrays(np.int8, size, elements=st.integers(0, 2)))  # 0 nothing, 1 asked, 2 featured
     finite = st.floats(width=16, allow_nan=False, allow_infinity=False)
+    num_asked = int((fate == 1).sum())
+    laws = draw(st.none() | arrays(np.float16, (num_asked, V), elements=finite)) if num_asked else None
     return Block(
         start=draw(U32),
         tokens=draw(arrays(np.int64, size, elements=U32)),
         asked=fate == 1,
         featured=fate == 2,
         features=draw(arrays(np.float16, (int((fate == 2).sum()), R), elements=finite)),
+        laws=laws,
     )
 
 
@@ -56,6 +62,7 @@ SAMPLINGS = st.builds(
     top_p=st.floats(2**-20, 1, width=32),
     guidance=st.floats(1, 20, width=32),
 )
+ACCEPTANCES = st.one_of(st.just(Coupled()), st.just(Classic()), st.builds(Lantern, U32, st.floats(0, 1, width=32)))
 COSTS = st.builds(Cost, U64, U64, U32)
 IDS = st.lists(U32, max_size=9).map(tuple)
 DEVICE_FRAMES = st.one_of(
@@ -66,6 +73,7 @@ DEVICE_FRAMES = st.one_of(
         num_prefix_tokens=U32,
         file_digests=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
         history=blocks(),
+        acceptance=ACCEPTANCES,
     ),
     st.builds(Draft, U32, blocks()),
     st.just(Finish()),
@@ -131,6 +139,24 @@ def test_a_model_without_features_has_none_on_the_wire() -> None:
     assert block.features.shape == (1, 0)
 
 
+def test_the_default_rule_is_not_on_the_wire() -> None:
+    """So a server of before understands what a device says by default, and the other way round."""
+    frame = Open("x", Sampling(), 0, {}, Block.empty(R))
+    message = codec.encode_device_frame(frame)
+    assert not message.open.HasField("acceptance")
+    decoded = codec.decode_device_frame(message, R)
+    assert isinstance(decoded, Open)
+    assert decoded.acceptance == Coupled()
+
+
+def test_laws_are_little_endian_rows_of_the_asked_tokens() -> None:
+    none = np.zeros(3, np.bool_)
+    asked = np.array([True, False, True])
+    laws = np.array([[1, 2], [3, 4]], np.float16)
+    block = Block(0, np.array([7, 8, 9]), asked, none, np.zeros((0, R), np.float16), laws)
+    assert codec.encode_block(block).laws == np.array([1, 2, 3, 4], "<f2").tobytes()
+
+
 # ---- malformed -----------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +197,20 @@ BAD_BLOCKS = {
     "NaN": (
         pb.Block(tokens=[1], featured_mask=b"\x01", features=features(1, np.nan, 3)),
         "features: NaN or infinity",
+    ),
+    "laws of nobody": (pb.Block(tokens=[1], laws=features(1, 2)), "laws: 4 bytes for 0 asked tokens"),
+    "laws that are no rows": (
+        pb.Block(tokens=[1, 2], asked_mask=b"\x03", laws=features(1, 2, 3)),
+        "laws: 6 bytes for 2 asked tokens",
+    ),
+    "half a law": (pb.Block(tokens=[1], asked_mask=b"\x01", laws=features(1, 2)[:-1]), "laws: 3 bytes for 1 asked"),
+    "NaN in a law": (
+        pb.Block(tokens=[1], asked_mask=b"\x01", laws=features(1, np.nan)),
+        "laws: NaN or infinity",
+    ),
+    "infinity in a law": (
+        pb.Block(tokens=[1], asked_mask=b"\x01", laws=features(1, -np.inf)),
+        "laws: NaN or infinity",
     ),
     "infinity": (
         pb.Block(tokens=[1], featured_mask=b"\x01", features=features(-np.inf, 2, 3)),
@@ -222,6 +262,26 @@ def test_a_sampling_value_out_of_range_is_named(field: str, value: float) -> Non
 def test_sampling_that_was_not_sent_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"^sampling\."):
         codec.decode_sampling(pb.Sampling())
+
+
+@pytest.mark.parametrize(
+    ("acceptance", "sentence"),
+    [
+        (pb.Acceptance(), "open.acceptance: empty, or of a later contract"),
+        (
+            pb.Acceptance(lantern=pb.Lantern(max_mass=1.5)),
+            "open.acceptance.lantern.max_mass: must be in [0, 1] (got 1.5)",
+        ),
+        (pb.Acceptance(lantern=pb.Lantern(max_mass=-0.1)), "open.acceptance.lantern.max_mass"),
+        (pb.Acceptance(lantern=pb.Lantern(max_mass=float("nan"))), "open.acceptance.lantern.max_mass"),
+    ],
+)
+def test_a_rule_that_is_no_rule_is_named(acceptance: pb.Acceptance, sentence: str) -> None:
+    good = codec.encode_sampling(Sampling())
+    message = pb.CollaborateRequest(open=pb.Open(sampling=good, acceptance=acceptance))
+    with pytest.raises(InvalidRequest) as caught:
+        codec.decode_device_frame(message, R)
+    assert str(caught.value).startswith(sentence)
 
 
 def test_empty_frames_are_refused() -> None:

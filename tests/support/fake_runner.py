@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud_server.session import Admitted, Segment
-from shared.types import Block, Sampling
+from shared.types import COUPLED, Acceptance, Block, Sampling
 
 T, V, C, R = 12, 8, 2, 3
 """Tokens of a picture, vocabulary, caption length, feature rank."""
@@ -74,6 +74,7 @@ def admitted(
     condition: Sequence[int] = (1, 2),
     chunk: int = T,
     collaborative: bool = True,
+    acceptance: Acceptance = COUPLED,
 ) -> Admitted:
     return Admitted(
         session_id=session_id,
@@ -83,6 +84,7 @@ def admitted(
         write_until=write_until,
         chunk=chunk,
         collaborative=collaborative,
+        acceptance=acceptance,
     )
 
 
@@ -92,6 +94,7 @@ def block(
     *,
     asked: Sequence[int] | None = None,
     features: dict[int, float] | None = None,
+    laws: NDArray[np.float16] | None = None,
 ) -> Block:
     """asked: offsets of the asked tokens (all, if not given); features: offset -> a value that fills the row."""
     features = features or {}
@@ -103,4 +106,5 @@ def block(
         np.ones(len(tokens), np.bool_) if asked is None else np.isin(offsets, asked),
         featured,
         np.array([[features[i]] * R for i in offsets[featured]], np.float16).reshape(-1, R),
+        laws,
     )
