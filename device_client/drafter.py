@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from device_client.gates import Scores
 from device_client.graphs import load_graph, require_shape
 from shared.bundle import Manifest
+from shared.grid import neighbour_index
 from shared.types import Tokens
 
 NAME = "drafter.onnx"
@@ -50,7 +51,7 @@ class Drafts(Protocol):
 
 
 class Drafter:
-    """`Drafts` by ONNX Runtime. Buffers are bound once: a step moves four ids and runs the graph."""
+    """`Drafts` by ONNX Runtime. Buffers are bound once: a step moves a few ids and runs the graph."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         """Raises PairMismatch if the graph does not fit the manifest."""
@@ -58,9 +59,10 @@ class Drafter:
         cache_shape = [num_tokens, manifest.drafter_heads, manifest.drafter_head_dim]
         self._session = load_graph(path, NAME, {"neighbours", "start", "condition", "cache_key", "cache_value"})
         require_shape(self._session, "cache_key", cache_shape, NAME)
-        self._index = neighbour_index(manifest.grid_height, manifest.grid_width)  # (T, 4)
+        require_shape(self._session, "neighbours", [None, len(manifest.drafter_neighbours)], NAME)
+        self._index = neighbour_index(manifest.grid_height, manifest.grid_width, manifest.drafter_neighbours)  # (T, K)
         self._known = np.full(num_tokens + 1, vocab_size, np.int64)  # (T + 1,) the last one is "none"
-        self._neighbours = np.zeros((1, 4), np.int64)
+        self._neighbours = np.zeros((1, len(manifest.drafter_neighbours)), np.int64)
         self._start = np.zeros(1, np.int64)
         self._condition = np.zeros(manifest.caption_length, np.int64)
         self._center = np.zeros((1, vocab_size), np.float32)
@@ -79,7 +81,7 @@ class Drafter:
         self._known[:-1] = tokens
         binding = self._session.io_binding()
         self._bind_state(binding)
-        binding.bind_ortvalue_input("neighbours", _shared(self._known[self._index[start:end]]))  # (n, 4)
+        binding.bind_ortvalue_input("neighbours", _shared(self._known[self._index[start:end]]))  # (n, K)
         binding.bind_ortvalue_input("start", _shared(np.array([start])))
         self._session.run_with_iobinding(binding)
 
@@ -107,21 +109,6 @@ class Drafter:
         for name, value in self._cache_values.items():
             binding.bind_ortvalue_input(name, value)
             binding.bind_ortvalue_output(f"new_{name}", value)
-
-
-def neighbour_index(height: int, width: int) -> NDArray[np.int64]:
-    """Positions of each token's known neighbours: (T, 4), in the graph's order; T stands for "none".
-
-    The raster predecessor (also across rows), the one above, above right, above left.
-    """
-    num_tokens = height * width
-    position = np.arange(num_tokens)
-    column = position % width
-    index = np.stack([position - 1, position - width, position - width + 1, position - width - 1], axis=1)  # (T, 4)
-    outside = index < 0
-    outside[:, 2] |= column == width - 1
-    outside[:, 3] |= column == 0
-    return np.where(outside, num_tokens, index)
 
 
 def _shared(array: NDArray[np.generic]) -> ort.OrtValue:

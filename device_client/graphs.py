@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnxruntime as ort
@@ -27,11 +28,11 @@ def load_graph(path: Path, name: str, inputs: set[str]) -> ort.InferenceSession:
     return session
 
 
-def require_shape(session: ort.InferenceSession, node_name: str, expected: list[int], name: str) -> None:
-    """Raises PairMismatch if an input's fixed sizes differ from the manifest's."""
+def require_shape(session: ort.InferenceSession, node_name: str, expected: Sequence[int | None], name: str) -> None:
+    """Raises PairMismatch if an input's fixed sizes differ from the manifest's; None stands for any size."""
     shape = next(node.shape for node in session.get_inputs() if node.name == node_name)
     fits = len(shape) == len(expected) and all(
-        found == size for found, size in zip(shape, expected, strict=True) if isinstance(found, int)
+        size in (None, found) for found, size in zip(shape, expected, strict=True) if isinstance(found, int)
     )
     if not fits:
         raise PairMismatch(f"{name}: {node_name} has shape {shape}, the manifest asks for {expected}")

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import InvalidRequest, PairMismatch
+from shared.grid import NEAREST, Offset
 
 MANIFEST = "manifest.json"
 
@@ -60,6 +61,8 @@ class Manifest(BaseModel):
     image_width: int = Field(gt=0)
     drafter_heads: int = Field(gt=0)
     drafter_head_dim: int = Field(gt=0)
+    drafter_neighbours: tuple[Offset, ...] = Field(default=NEAREST, min_length=1)
+    """(rows up, columns to the right) of the known tokens that the drafter reads at every position."""
     defaults: Defaults = Defaults()
     uncertainty_quantiles: tuple[float, ...] = Field(min_length=2)
     """Evenly spaced quantiles, 0 to 1, of U on held-out captions: where a running quantile begins."""

@@ -36,17 +36,6 @@ def write_cloud(model: Transformer, folder: Path) -> None:
     (folder / "cloud.json").write_text(model.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def read_cloud(folder: Path) -> Transformer:
-    """The model of a bundle, back in float32. Missing or unknown keys are an error."""
-    from safetensors.torch import load_file
-
-    from cloud_server.transformer import TransformerConfig
-
-    model = Transformer(TransformerConfig.model_validate_json((folder / "cloud.json").read_text(encoding="utf-8")))
-    model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "cloud.safetensors").items()})
-    return model.eval()
-
-
 def write_manifest(
     folder: Path,
     vocabulary: CaptionVocabulary,
@@ -75,6 +64,7 @@ def write_manifest(
         image_width=4 * shape.grid_width,
         drafter_heads=drafter.config.num_heads,
         drafter_head_dim=drafter.config.head_dim,
+        drafter_neighbours=drafter.config.neighbours,
         defaults=Defaults(
             guidance=config.guidance,
             temperature=config.temperature,

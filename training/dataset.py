@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from shared.captions import CaptionVocabulary
 from training.curation import STYLES, Kept
 from training.icons import IconSet
 
+HELD_OUT_COMBINATIONS = 0.05
+"""Share of the combinations of words that is kept from training."""
+FILE = "drawings.npz"
 SPLITS = ("train", "held_out_drawings", "held_out_sets")
 
 
@@ -64,6 +68,14 @@ def split_of(key: str, config: SplitConfig) -> int:
     return int(zlib.crc32(key.encode()) % 10_000 < config.held_out_share * 10_000)
 
 
+def held_out_combination(words: Sequence[str]) -> bool:
+    """Whether nothing is to be trained on this combination of words, about one in twenty: by a hash of the words alone.
+
+    words: one of every kind, such as ("heart", "filled", "red", "on cream"), in any order.
+    """
+    return zlib.crc32(" ".join(sorted(words)).encode()) % 10_000 < HELD_OUT_COMBINATIONS * 10_000
+
+
 def write_dataset(
     folder: Path, kept: list[Kept], vocabulary: CaptionVocabulary, sets: dict[str, IconSet], config: SplitConfig
 ) -> Dataset:
@@ -79,7 +91,7 @@ def write_dataset(
         vocabulary=vocabulary,
     )
     np.savez_compressed(
-        folder / "drawings.npz",
+        folder / FILE,
         masks=data.masks, concept=data.concept, style=data.style, split=data.split, keys=np.array(data.keys),
     )  # fmt: skip
     (folder / "captions.json").write_text(vocabulary.model_dump_json(indent=1), encoding="utf-8")
@@ -91,7 +103,7 @@ def write_dataset(
 
 def load_dataset(folder: Path) -> Dataset:
     """Read a prepared data set. Raises DatasetError if there is none."""
-    path = folder / "drawings.npz"
+    path = folder / FILE
     if not path.is_file():
         raise DatasetError(f"{path} is missing: run the `data` command first")
     with np.load(path) as held:

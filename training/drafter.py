@@ -3,8 +3,9 @@
 Flows in: the known tokens around each position, the caption, a key/value cache. Flows out: the drafted law with its
 interval. Knows nothing of the cloud model, of gates or of training.
 
-The drafter predicts token t from the row of position t, whose input is the tokens to the left of and above it: local
-context comes for free, and the single attention layer is left to find the rest.
+The drafter predicts token t from the row of position t, whose input is the known tokens around it: local context comes
+for free, and the single attention layer is left to find the rest. A feed-forward layer may come before the attention,
+so that its keys and values know of pairs of neighbours (ours).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-NUM_NEIGHBOURS = 4
+from shared.grid import NEAREST, Offset, neighbour_index
 
 
 class DrafterConfig(BaseModel):
@@ -27,6 +28,10 @@ class DrafterConfig(BaseModel):
     dim: int = Field(default=256, gt=0)
     num_heads: int = Field(default=8, gt=0)
     ffn_dim: int = Field(default=768, gt=0)
+    first_ffn_dim: int = Field(default=0, ge=0)
+    """Width of a feed-forward layer before the attention; 0 for none."""
+    neighbours: tuple[Offset, ...] = Field(default=NEAREST, min_length=1)
+    """(rows up, columns to the right) of the tokens that a row is made of."""
     rope_base: float = 1_000.0
 
     @property
@@ -79,27 +84,9 @@ def scores(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return ambiguity, disparity, ambiguity * disparity
 
 
-def neighbour_index(grid: int) -> Tensor:
-    """Positions of the known neighbours of every position, −1 for none: int64 (T, 4): t−1, t−W, t−W+1, t−W−1."""
-    t = torch.arange(grid * grid)
-    row, column = t // grid, t % grid
-    none = torch.tensor(-1)
-    above = row > 0
-    return torch.stack(
-        [
-            torch.where(t > 0, t - 1, none),
-            torch.where(above, t - grid, none),
-            torch.where(above & (column < grid - 1), t - grid + 1, none),
-            torch.where(above & (column > 0), t - grid - 1, none),
-        ],
-        dim=1,
-    )
-
-
 def gather_neighbours(tokens: Tensor, index: Tensor, none_id: int) -> Tensor:
-    """Token ids around positions: tokens (B, T), index (n, 4) → int64 (B, n, 4)."""
-    padded = F.pad(tokens, (0, 1), value=none_id)  # (B, T + 1): −1 reads the last
-    return padded[:, index]
+    """Token ids around positions: tokens (B, T), index (n, K) with T for none → int64 (B, n, K)."""
+    return F.pad(tokens, (0, 1), value=none_id)[:, index]
 
 
 class RMSNorm(nn.Module):
@@ -113,6 +100,23 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * self.weight
 
 
+class FeedForward(nn.Module):
+    """Norm, then SwiGLU: w2(silu(w1 x) · w3 x); what is added to the residual stream."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm(dim)
+        self.w1 = nn.Linear(dim, hidden_dim, bias=False)
+        self.w3 = nn.Linear(dim, hidden_dim, bias=False)
+        self.w2 = nn.Linear(hidden_dim, dim, bias=False)
+        with torch.no_grad():
+            self.w2.weight.mul_(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
 class Drafter(nn.Module):
     """One transformer layer over grid positions, with a centre and a radius head.
 
@@ -121,33 +125,36 @@ class Drafter(nn.Module):
     """
 
     rope: Tensor
+    neighbour_index: Tensor
 
     def __init__(self, config: DrafterConfig, pair: PairShape) -> None:
         super().__init__()
         self.config, self.pair = config, pair
         dim = config.dim
-        self.neighbours = nn.Embedding(NUM_NEIGHBOURS * (pair.vocab_size + 1), dim)
+        num_neighbours = len(config.neighbours)
+        self.neighbours = nn.Embedding(num_neighbours * (pair.vocab_size + 1), dim)
         self.positions = nn.Embedding(pair.num_tokens, dim)
         self.phrases = nn.Embedding(pair.num_phrases + 1, dim)
-        self.attention_norm, self.ffn_norm, self.norm = RMSNorm(dim), RMSNorm(dim), RMSNorm(dim)
+        self.first_ffn = FeedForward(dim, config.first_ffn_dim) if config.first_ffn_dim else None
+        self.attention_norm, self.norm = RMSNorm(dim), RMSNorm(dim)
         self.wqkv = nn.Linear(dim, 3 * dim, bias=False)
         self.wo = nn.Linear(dim, dim, bias=False)
-        self.w1 = nn.Linear(dim, config.ffn_dim, bias=False)
-        self.w3 = nn.Linear(dim, config.ffn_dim, bias=False)
-        self.w2 = nn.Linear(config.ffn_dim, dim, bias=False)
+        self.ffn = FeedForward(dim, config.ffn_dim)
         self.center_head = nn.Linear(dim, pair.vocab_size)
         self.radius_head = nn.Linear(dim, pair.vocab_size)
         self.feature_head = nn.Linear(dim + 2 * pair.vocab_size, pair.feature_dim, bias=False)
         self.register_buffer("rope", self._rope(), persistent=False)  # (2, T, D/2): cos, sin
         self.register_buffer(
-            "table_offsets", torch.arange(NUM_NEIGHBOURS) * (pair.vocab_size + 1), persistent=False
-        )  # (4,)
+            "table_offsets", torch.arange(num_neighbours) * (pair.vocab_size + 1), persistent=False
+        )  # (K,)
+        index = neighbour_index(pair.grid, pair.grid, config.neighbours)
+        self.register_buffer("neighbour_index", torch.from_numpy(index), persistent=False)  # (T, K)
         for table in (self.neighbours, self.positions, self.phrases):
             nn.init.normal_(table.weight, std=0.3)
+        nn.init.normal_(self.neighbours.weight, std=0.6 * num_neighbours**-0.5)
         with torch.no_grad():
             self.phrases.weight[0].zero_()
             self.wo.weight.mul_(0.2)
-            self.w2.weight.mul_(0.2)
             self.center_head.weight.mul_(0.3)
             self.radius_head.weight.mul_(0.1)
 
@@ -162,10 +169,11 @@ class Drafter(nn.Module):
         return torch.stack([angles.cos(), angles.sin()])
 
     def embed(self, neighbours: Tensor, positions: Tensor, condition: Tensor) -> Tensor:
-        """Input rows of neighbours (B, n, 4) at positions (n,) under captions (B, C): (B, n, d)."""
+        """Input rows of neighbours (B, n, K) at positions (n,) under captions (B, C): (B, n, d)."""
         around = self.neighbours(neighbours + self.table_offsets).sum(-2)  # (B, n, d)
         caption = self.phrases(condition).sum(1)  # (B, d); id 0 is a row of zeros
-        return around + self.positions(positions) + caption[:, None]
+        x = around + self.positions(positions) + caption[:, None]
+        return x if self.first_ffn is None else x + self.first_ffn(x)
 
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k (rotated) and v of rows (B, n, d): three (B, n, H, D)."""
@@ -187,9 +195,7 @@ class Drafter(nn.Module):
     def finish(self, x: Tensor, attended: Tensor) -> Draft:
         """The rest of the layer and the heads. x, attended: (B, n, d)."""
         x = x + self.wo(attended)
-        h = self.ffn_norm(x)
-        x = x + self.w2(F.silu(self.w1(h)) * self.w3(h))
-        hidden = self.norm(x)
+        hidden = self.norm(x + self.ffn(x))
         return Draft(self.center_head(hidden), F.softplus(self.radius_head(hidden)), hidden)
 
     def feature(self, draft: Draft) -> Tensor:
@@ -200,7 +206,7 @@ class Drafter(nn.Module):
     def forward(self, condition: Tensor, tokens: Tensor) -> Draft:
         """Teacher-forced drafts of all positions. condition: (B, C); tokens: (B, T)."""
         positions = torch.arange(self.pair.num_tokens)
-        neighbours = gather_neighbours(tokens, neighbour_index(self.pair.grid), self.pair.vocab_size)
+        neighbours = gather_neighbours(tokens, self.neighbour_index, self.pair.vocab_size)
         x = self.embed(neighbours, positions, condition)  # (B, T, d)
         q, k, v = (z.transpose(1, 2) for z in self.project(x, positions))  # (B, H, T, D)
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -214,12 +220,11 @@ class DrafterStepper:
         self.drafter, self.condition = drafter, condition
         shape = (len(condition), drafter.pair.num_tokens, drafter.config.num_heads, drafter.config.head_dim)
         self.keys, self.values = torch.zeros(shape), torch.zeros(shape)
-        self.index = neighbour_index(drafter.pair.grid)
 
     def step(self, t: int, tokens: Tensor) -> Draft:
         """Drafts of position t, of which tokens (B, T) are known before t. Shapes (B, 1, …)."""
         drafter, positions = self.drafter, torch.tensor([t])
-        neighbours = gather_neighbours(tokens, self.index[t : t + 1], drafter.pair.vocab_size)
+        neighbours = gather_neighbours(tokens, drafter.neighbour_index[t : t + 1], drafter.pair.vocab_size)
         x = drafter.embed(neighbours, positions, self.condition)
         q, k, v = drafter.project(x, positions)
         self.keys[:, t : t + 1], self.values[:, t : t + 1] = k, v
@@ -236,7 +241,7 @@ class DrafterGraph(nn.Module):
     def forward(
         self, neighbours: Tensor, start: Tensor, condition: Tensor, cache_key: Tensor, cache_value: Tensor
     ) -> tuple[Tensor, ...]:
-        """neighbours (n, 4), start (1,), condition (C,), caches (T, H, D) → the outputs named in `GRAPH_OUTPUTS`."""
+        """neighbours (n, K), start (1,), condition (C,), caches (T, H, D) → the outputs named in `GRAPH_OUTPUTS`."""
         drafter = self.drafter
         positions = torch.arange(neighbours.shape[0]) + start  # (n,)
         x = drafter.embed(neighbours[None], positions, condition[None])  # (1, n, d)

@@ -1,41 +1,54 @@
 """Trains the interval feature: φ in the drafter and its projection in the cloud, everything else frozen.
 
-Flows in: a trained pair and painted data. Flows out: the two small matrices, and the held-out loss with and without.
+Flows in: a trained pair and sequences that the cloud wrote. Flows out: the two small matrices, and the held-out loss
+with and without them.
 
-The cloud predicts the next token of data whose locally accepted tokens carry f = Wφ(hidden, lower, upper); W starts at
-zero, so that the feature can only help.
+The cloud predicts the next token of a sequence whose locally accepted tokens carry f = Wφ(hidden, lower, upper). What
+it reads there is either the sequence's own token or, as on a device, the drafter's draw in its place, while it is asked
+for the sequence's own tokens. W starts at zero, so that the feature can only help.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
-from tqdm import tqdm
 
 from cloud_server.transformer import Transformer
-from training.captions import Captioner
-from training.cloud_training import TokenData
-from training.drafter import Drafter, scores
+from training.drafter import Draft, Drafter, scores
+from training.laws import LawCache, gumbel
+from training.run_state import Budget, Several, TorchState, TrainingRun
 
 
-class FeatureTrainingConfig(BaseModel):
-    """Optimisation of φ and its projection."""
+class FeatureTrainingConfig(Budget):
+    """Optimisation of φ and its projection, over a budget."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seconds: float = Field(default=150, gt=0)
-    batch_size: int = Field(default=16, gt=0)
+    num_steps: int | None = Field(default=150, gt=0)
+    batch_size: int = Field(default=8, gt=0)
     learning_rate: float = Field(default=3e-3, gt=0)
     local_share: float = Field(default=0.8, gt=0, le=1)
-    """Share of the tokens, the least uncertain by U, that carry a feature."""
-    num_held_out: int = Field(default=192, gt=0)
+    """Share of the tokens, the least uncertain by U, that are taken as accepted locally and carry a feature."""
+    num_held_out: int = Field(default=128, gt=0)
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What φ is trained on."""
+
+    reads: Literal["own", "drafted"]
+    """Tokens at the locally accepted places: the sequence's own, or the drafter's draws."""
+    rank: int
+    """Components of the feature that are used, at most r."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.reads} tokens, rank {self.rank}"
 
 
 @dataclass(frozen=True)
@@ -45,76 +58,117 @@ class FeatureScore:
     without: float
     with_features: float
 
-
-def interval_features(drafter: Drafter, condition: Tensor, tokens: Tensor, local_share: float, prefix: int) -> Tensor:
-    """Features of the locally accepted tokens of (B, T), zeros elsewhere: (B, T, r). Gradients reach φ alone."""
-    with torch.no_grad():
-        draft = drafter(condition, tokens)
-        lower, upper = draft.interval()
-        uncertainty = scores(lower, upper)[2]  # (B, T)
-        local = uncertainty <= uncertainty.quantile(local_share, dim=1, keepdim=True)
-        local[:, :prefix] = False
-        inputs = torch.cat([draft.hidden, lower, upper], dim=-1)  # (B, T, d + 2V)
-    return drafter.feature_head(inputs) * local[..., None]
+    @property
+    def gain(self) -> float:
+        return self.without - self.with_features
 
 
-def _loss(model: Transformer, condition: Tensor, tokens: Tensor, features: Tensor | None) -> Tensor:
-    sent = None if features is None else features[:, :-1]
-    logits = model(condition, tokens[:, :-1], sent)  # (B, T, V)
-    return F.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+@dataclass(frozen=True)
+class Marked:
+    """A batch as the cloud reads it."""
+
+    condition: Tensor  # int64 (B, C)
+    read: Tensor  # int64 (B, T) what the cloud reads
+    target: Tensor  # int64 (B, T) what it should have written
+    local: Tensor  # bool (B, T) accepted locally
+    draft: Draft  # the drafter's view of `read`
 
 
 class FeatureTrainer:
-    """Optimises the two matrices."""
+    """Optimises the two matrices for one variant."""
 
     def __init__(
-        self, model: Transformer, drafter: Drafter, captioner: Captioner, config: FeatureTrainingConfig, prefix: int
+        self,
+        model: Transformer,
+        drafter: Drafter,
+        variant: Variant,
+        config: FeatureTrainingConfig,
+        prefix: int,
+        temperature: float,
+        folder: Path,
     ) -> None:
-        if model.feature_projection is None:
-            raise ValueError("the cloud model has no feature projection: set cloud.feature_dim")
-        self.model, self.drafter, self.captioner, self.config, self.prefix = model, drafter, captioner, config, prefix
+        """Raises ValueError if the cloud model has no place for a feature of that rank."""
+        if model.feature_projection is None or variant.rank > model.config.feature_dim:
+            raise ValueError(f"cloud.feature_dim: {model.config.feature_dim} has no room for rank {variant.rank}")
+        self.model, self.drafter, self.variant, self.config = model, drafter, variant, config
+        self.prefix, self.temperature = prefix, temperature
         for p in (*model.parameters(), *drafter.parameters()):
             p.requires_grad_(False)
         self.projection, self.head = model.feature_projection, drafter.feature_head
-        torch.manual_seed(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)
         with torch.no_grad():
             self.projection.weight.zero_()
-            torch.nn.init.normal_(self.head.weight, std=0.05)
+            self.head.weight.normal_(std=0.05, generator=self.generator)
+            self.head.weight[variant.rank :] = 0
         self.trained = [self.projection.weight, self.head.weight]
         for p in self.trained:
             p.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(self.trained, lr=config.learning_rate, weight_decay=0.0)
+        self.state = TrainingRun(
+            folder,
+            f"features-{variant.reads}-{variant.rank}",
+            config,
+            {"training": config.fixed(), "prefix": prefix, "temperature": temperature},
+            {
+                "matrices": Several([self.projection, self.head]),
+                "optimizer": self.optimizer,
+                "generator": TorchState(self.generator),
+            },
+        )
+        self.state.resume()
 
     @torch.no_grad()
-    def evaluate(self, data: TokenData) -> FeatureScore:
-        """Held-out loss of data with complete captions."""
-        rng = np.random.default_rng(2)
-        rows = rng.permutation(len(data.concept))[: self.config.num_held_out]
-        tokens, labels = data.paint(rows, rng)
-        captions = torch.from_numpy(self.captioner.full(labels))
-        totals = np.zeros(2)
-        for condition, part in zip(captions.split(16), tokens.split(16), strict=True):
-            features = interval_features(self.drafter, condition, part, self.config.local_share, self.prefix)
-            losses = [_loss(self.model, condition, part, f).item() for f in (None, features)]
-            totals += np.array(losses) * len(part)
-        return FeatureScore(*(totals / len(tokens)))
+    def mark(self, condition: Tensor, tokens: Tensor, generator: torch.Generator) -> Marked:
+        """Accept the least uncertain tokens of (B, T) locally; where the variant reads drafts, put them in place."""
+        draft = self.drafter(condition, tokens)
+        uncertainty = scores(*draft.interval())[2]  # (B, T)
+        local = uncertainty <= uncertainty.quantile(self.config.local_share, dim=1, keepdim=True)
+        local[:, : self.prefix] = False
+        read = tokens
+        if self.variant.reads == "drafted":
+            drawn = (draft.center / self.temperature + gumbel(draft.center.shape, generator)).argmax(-1)
+            read = torch.where(local, drawn, tokens)
+            draft = self.drafter(condition, read)
+        return Marked(condition, read, tokens, local, draft)
 
-    def run(self, data: TokenData) -> None:
-        """Train for the configured time."""
-        rng, weights = np.random.default_rng(self.config.seed), data.row_weights()
-        optimizer = torch.optim.AdamW(self.trained, lr=self.config.learning_rate, weight_decay=0.0)
-        begun = time.monotonic()
-        bar = tqdm(total=round(self.config.seconds), desc="features", unit="s", mininterval=5)
-        while (elapsed := time.monotonic() - begun) < self.config.seconds:
-            for group in optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * (1 - elapsed / self.config.seconds)
-            rows = rng.choice(len(weights), self.config.batch_size, p=weights)
-            tokens, labels = data.paint(rows, rng)
-            condition = torch.from_numpy(self.captioner.draw(labels, rng))
-            features = interval_features(self.drafter, condition, tokens, self.config.local_share, self.prefix)
-            loss = _loss(self.model, condition, tokens, features)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            bar.set_postfix(loss=f"{loss.item():.4f}")
-            bar.update(round(elapsed) - bar.n)
-        bar.close()
+    def features(self, marked: Marked) -> Tensor:
+        """f of the locally accepted tokens, zeros elsewhere: (B, T, r). Gradients reach φ alone."""
+        lower, upper = marked.draft.interval()
+        inputs = torch.cat([marked.draft.hidden, lower, upper], dim=-1)  # (B, T, d + 2V)
+        return self.head(inputs) * marked.local[..., None]
+
+    def loss(self, marked: Marked, features: Tensor | None) -> Tensor:
+        """Cross-entropy of the sequence's own tokens, nats a token."""
+        sent = None if features is None else features[:, :-1]
+        logits = self.model(marked.condition, marked.read[:, :-1], sent)  # (B, T, V)
+        return F.cross_entropy(logits.flatten(0, 1), marked.target.flatten())
+
+    @torch.no_grad()
+    def evaluate(self, cache: LawCache) -> FeatureScore:
+        """Held-out loss, on the same drafts with and without features."""
+        generator = torch.Generator().manual_seed(2)
+        without = with_features = 0.0
+        rows = torch.arange(min(len(cache), self.config.num_held_out))
+        for part in rows.split(16):
+            condition, tokens, _ = cache.batch(part)
+            marked = self.mark(condition, tokens, generator)
+            without += self.loss(marked, None).item() * len(part)
+            with_features += self.loss(marked, self.features(marked)).item() * len(part)
+        return FeatureScore(without / len(rows), with_features / len(rows))
+
+    def run(self, cache: LawCache) -> None:
+        """Train for the budget."""
+        self.state.run(lambda: self._step(cache))
+
+    def _step(self, cache: LawCache) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * (1 - self.state.progress)
+        rows = torch.randint(len(cache), (self.config.batch_size,), generator=self.generator)
+        condition, tokens, _ = cache.batch(rows)
+        marked = self.mark(condition, tokens, self.generator)
+        loss = self.loss(marked, self.features(marked))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.head.weight.grad[self.variant.rank :] = 0  # components that are not used stay zero
+        self.optimizer.step()
+        return {"loss/features": loss.item()}

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from training.distillation import LawCache
 from training.drafter import Drafter, scores
+from training.laws import LawCache, gumbel
 
 LOCAL_SHARES = (0.5, 0.7, 0.8)
 
@@ -31,8 +31,12 @@ class PositionTable:
 
 
 @torch.inference_mode()
-def tabulate(drafter: Drafter, cache: LawCache, prefix: int, seed: int = 0) -> PositionTable:
-    """Compare drafts and cloud at every position from `prefix` on, with common Gumbel noise."""
+def tabulate(drafter: Drafter, cache: LawCache, prefix: int, temperature: float, seed: int = 0) -> PositionTable:
+    """Compare drafts and cloud at every position from `prefix` on, with common Gumbel noise.
+
+    Distance, agreement, entropy and maximum probability are of the laws that tokens are drawn from, at `temperature`;
+    intervals are about the law at temperature 1, as the cloud's logits are.
+    """
     generator = torch.Generator().manual_seed(seed)
     columns: dict[str, list] = {}
 
@@ -41,16 +45,17 @@ def tabulate(drafter: Drafter, cache: LawCache, prefix: int, seed: int = 0) -> P
 
     for condition, tokens, log_p in cache.batches(32):
         draft = drafter(condition, tokens)
-        log_q = torch.log_softmax(draft.center, dim=-1)
-        p, q = log_p.exp(), log_q.exp()
         lower, upper = draft.interval()
-        noise = -torch.log(-torch.log(torch.rand(p.shape, generator=generator).clamp(min=1e-20)))
-        tv = 0.5 * (p - q).abs().sum(-1)
+        p = log_p.exp()
+        add("covered", (p * ((p >= lower) & (p <= upper))).sum(-1))
+        log_p, log_q = (torch.log_softmax(x / temperature, dim=-1) for x in (log_p, draft.center))
+        noise = gumbel(log_p.shape, generator)
+        tv = 0.5 * (log_p.exp() - log_q.exp()).abs().sum(-1)
         add("tv", tv)
         add("coupled", (log_p + noise).argmax(-1) == (log_q + noise).argmax(-1))
-        add("greedy", p.argmax(-1) == q.argmax(-1))
-        add("covered", (p * ((p >= lower) & (p <= upper))).sum(-1))
+        add("greedy", log_p.argmax(-1) == log_q.argmax(-1))
         ambiguity, _, uncertainty = scores(lower, upper)
+        q = log_q.exp()
         add("U", uncertainty)
         add("Ω", ambiguity)
         add("entropy", -(q * log_q).sum(-1))

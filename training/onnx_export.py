@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
-from training.drafter import GRAPH_INPUTS, GRAPH_OUTPUTS, Drafter, DrafterGraph, gather_neighbours, neighbour_index
-from training.tokenizer import PictureDecoder, Tokenizer
+from training.drafter import GRAPH_INPUTS, GRAPH_OUTPUTS, Drafter, DrafterGraph, gather_neighbours
+from training.tokenizer import VQTokenizer
 
 OPSET = 18
 NUM_RESULTS = 5
@@ -60,16 +60,16 @@ def export_drafter(drafter: Drafter, path: Path) -> None:
     """Write the drafter's graph with float32 weights; n is dynamic."""
     pair = drafter.pair
     cache = torch.zeros(pair.num_tokens, drafter.config.num_heads, drafter.config.head_dim)
-    rows = torch.full((5, 4), pair.vocab_size)
+    rows = torch.full((5, len(drafter.config.neighbours)), pair.vocab_size)
     args = (rows, torch.tensor([0]), torch.zeros(pair.caption_length, dtype=torch.int64), cache, cache.clone())
     count = torch.export.Dim("n", min=1, max=pair.num_tokens)
     _export(DrafterGraph(drafter), args, path, GRAPH_INPUTS, GRAPH_OUTPUTS, ({0: count}, None, None, None, None))
 
 
-def export_decoder(tokenizer: Tokenizer, path: Path) -> None:
+def export_decoder(tokenizer: VQTokenizer, path: Path) -> None:
     """Write the picture decoder's graph: tokens (T,) → image."""
     tokens = torch.zeros(tokenizer.config.grid**2, dtype=torch.int64)
-    _export(PictureDecoder(tokenizer), (tokens,), path, ("tokens",), ("image",), (None,))
+    _export(tokenizer.picture_decoder(), (tokens,), path, ("tokens",), ("image",), (None,))
 
 
 def quantize(source: Path, target: Path) -> None:
@@ -87,11 +87,11 @@ class DrafterSession:
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         shape = (drafter.pair.num_tokens, drafter.config.num_heads, drafter.config.head_dim)
         self.caches = [ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for _ in range(2)]
-        self.index, self.none_id = neighbour_index(drafter.pair.grid), drafter.pair.vocab_size
+        self.index, self.none_id = drafter.neighbour_index, drafter.pair.vocab_size
 
     def read(self, tokens: Tensor, condition: Tensor, start: int, stop: int) -> list[NDArray[np.float32]]:
         """Rows start … stop − 1 of tokens (T,) under a caption (C,): the graph's outputs before the caches."""
-        rows = gather_neighbours(tokens[None], self.index[start:stop], self.none_id)[0]  # (n, 4)
+        rows = gather_neighbours(tokens[None], self.index[start:stop], self.none_id)[0]  # (n, K)
         binding = self.session.io_binding()
         binding.bind_cpu_input("neighbours", rows.numpy())
         binding.bind_cpu_input("start", np.array([start]))
@@ -134,9 +134,9 @@ def check_drafter(path: Path, drafter: Drafter, tokens: Tensor, condition: Tenso
 
 
 @torch.inference_mode()
-def check_decoder(path: Path, tokenizer: Tokenizer, tokens: Tensor) -> int:
+def check_decoder(path: Path, tokenizer: VQTokenizer, tokens: Tensor) -> int:
     """Largest difference of a channel value (0 … 255) between graph and module for tokens (T,)."""
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (got,) = session.run(None, {"tokens": tokens.numpy()})
-    expected = PictureDecoder(tokenizer)(tokens).numpy()
+    expected = tokenizer.picture_decoder()(tokens).numpy()
     return int(np.abs(got.astype(int) - expected.astype(int)).max())

@@ -1,32 +1,105 @@
 """Which loss should the radius learn from? One drafter, its trunk and centre frozen, one radius head per loss.
 
-Flows in: a trained drafter and `LawCache`s. Flows out: a head per variant and how well U and Ω rank the tokens.
+Flows in: a trained drafter and `LawCache`s. Flows out: a head per variant and how well U and Ω rank the tokens. The
+frozen part is computed once, so that a head sees many positions in little time.
 """
 
 from __future__ import annotations
 
 import copy
-import time
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 from tqdm import tqdm
 
-from training.distillation import LawCache
 from training.drafter import Drafter
 from training.drafter_training import LossWeights, inter_dro
+from training.laws import LawCache
 from training.metrics import PositionTable, tabulate
 
-_NOTHING = {"align": 0.0, "anchor_l1": 0.0, "anchor_ce": 0.0, "laplace": 0.0}
+_NOTHING = {"align": 0.0, "anchor_l1": 0.0, "anchor_ce": 0.0}
+_PAPER = _NOTHING | {"anchor_l1": 1.0, "anchor_ce": 1.0, "bounds": 1.0}
 VARIANTS: dict[str, LossWeights] = {
-    "anchors of the bounds [paper]": LossWeights(**_NOTHING | {"anchor_l1": 1.0, "anchor_ce": 1.0, "bounds": 1.0}),
-    "anchors + DRO [paper]": LossWeights(**_NOTHING | {"anchor_l1": 1.0, "anchor_ce": 1.0, "bounds": 1.0, "dro": 1.0}),
+    "anchors of the bounds, softmax [paper]": LossWeights(**_PAPER | {"softmax_bounds": True}),
+    "anchors of the bounds, InterFuse [paper]": LossWeights(**_PAPER),
+    "anchors + DRO, InterFuse [paper]": LossWeights(**_PAPER | {"dro": 1.0}),
     "Laplace scale [ours]": LossWeights(**_NOTHING | {"laplace": 1.0}),
-    "width = 4 TV [ours]": LossWeights(**_NOTHING | {"width": 1.0}),
-    "Laplace + width [ours]": LossWeights(**_NOTHING | {"laplace": 0.2, "width": 1.0}),
+    "interval score [ours]": LossWeights(**_NOTHING | {"interval_score": 1.0}),
+    "Ω as the distance [ours]": LossWeights(**_NOTHING | {"width": 1.0}),
+    "U as the distance [ours]": LossWeights(**_NOTHING | {"score": 1.0}),
+    "Ω and U as the distance [ours]": LossWeights(**_NOTHING | {"width": 1.0, "score": 1.0}),
 }
 """Terms of the centre carry no gradient here; where a variant names their λ, it is for the bounds."""
+
+
+class RadiusConfig(BaseModel):
+    """Optimisation of the radius head."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_steps: int = Field(default=500, gt=0)
+    """Of every variant."""
+    num_final_steps: int = Field(default=3000, gt=0)
+    """Of the variant that is kept, once more from the start."""
+    num_sequences: int = Field(default=1024, gt=0)
+    batch_size: int = Field(default=2048, gt=0)
+    """Positions, of many pictures."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FrozenPositions:
+    """What the frozen drafter and the cloud say of N positions, in float16."""
+
+    hidden: Tensor  # (N, d)
+    center: Tensor  # (N, V)
+    law: Tensor  # (N, V)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.hidden[rows].float(), self.center[rows].float(), self.law[rows].float()
+
+
+@torch.inference_mode()
+def freeze(drafter: Drafter, cache: LawCache, prefix: int) -> FrozenPositions:
+    """Read all sequences once; positions from `prefix` on."""
+    parts: list[tuple[Tensor, ...]] = []
+    for condition, tokens, log_p in tqdm(list(cache.batches(32)), desc="read", unit="batch"):
+        draft = drafter(condition, tokens)
+        parts.append(tuple(x[:, prefix:].flatten(0, 1).half() for x in (draft.hidden, draft.center, log_p)))
+    return FrozenPositions(*(torch.cat(list(tensors)) for tensors in zip(*parts, strict=True)))
+
+
+def train_radius(
+    drafter: Drafter,
+    positions: FrozenPositions,
+    weights: LossWeights,
+    config: RadiusConfig,
+    num_steps: int,
+    temperature: float,
+) -> Drafter:
+    """A copy of the drafter whose radius head is trained afresh, all else unchanged."""
+    drafter = copy.deepcopy(drafter)
+    generator = torch.Generator().manual_seed(config.seed)
+    head = drafter.radius_head
+    with torch.no_grad():
+        head.weight.normal_(std=0.01, generator=generator)
+        head.bias.zero_()
+    optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=0.0)
+    for step in tqdm(range(num_steps), desc="radius", unit="step", mininterval=5):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+        rows = torch.randint(len(positions.hidden), (config.batch_size,), generator=generator)
+        hidden, center, log_p = positions.batch(rows)
+        loss, _ = inter_dro(center, F.softplus(head(hidden)), log_p, weights, temperature)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return drafter
 
 
 @dataclass(frozen=True)
@@ -38,39 +111,17 @@ class RadiusResult:
     table: PositionTable
 
 
-def train_radius(drafter: Drafter, cache: LawCache, weights: LossWeights, seconds: float, seed: int) -> Drafter:
-    """A copy of the drafter whose radius head is trained afresh on the cache, all else unchanged."""
-    drafter = copy.deepcopy(drafter)
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    head = drafter.radius_head
-    with torch.no_grad():
-        torch.nn.init.normal_(head.weight, std=0.01)
-        head.bias.zero_()
-    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3, weight_decay=0.0)
-    begun, bar = time.monotonic(), tqdm(total=round(seconds), desc="radius", unit="s", mininterval=5)
-    while (elapsed := time.monotonic() - begun) < seconds:
-        for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * (1 - elapsed / seconds)
-        condition, tokens, log_p = cache.batch(torch.randint(len(cache), (12,), generator=generator))
-        with torch.no_grad():
-            draft = drafter(condition, tokens)
-        radius = F.softplus(head(draft.hidden))
-        loss, _ = inter_dro(draft.center, radius, log_p, weights)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        bar.update(round(elapsed) - bar.n)
-    bar.close()
-    return drafter
-
-
 def compare(
-    drafter: Drafter, cache: LawCache, held_out: LawCache, prefix: int, seconds: float, seed: int
+    drafter: Drafter,
+    positions: FrozenPositions,
+    held_out: LawCache,
+    prefix: int,
+    config: RadiusConfig,
+    temperature: float,
 ) -> list[RadiusResult]:
-    """Train every variant for the same time and tabulate it on held-out sequences."""
+    """Train every variant for as long and tabulate it on held-out sequences."""
     results = []
     for name, weights in VARIANTS.items():
-        variant = train_radius(drafter, cache, weights, seconds, seed)
-        results.append(RadiusResult(name, variant, tabulate(variant, held_out, prefix)))
+        variant = train_radius(drafter, positions, weights, config, config.num_steps, temperature)
+        results.append(RadiusResult(name, variant, tabulate(variant, held_out, prefix, temperature)))
     return results

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from device_client.decoder import Decoder
-from device_client.drafter import Drafter, neighbour_index
+from device_client.drafter import Drafter
 from shared.bundle import Manifest
 from shared.errors import PairMismatch
 from tests.device_client.tiny_graphs import write_decoder
@@ -25,14 +25,6 @@ def drafter(device_folder: Path, manifest: Manifest) -> Drafter:
 
 def step_all(drafter: Drafter, start: int = 0) -> list[np.ndarray]:
     return [drafter.step(TOKENS, position).center.copy() for position in range(start, 16)]
-
-
-def test_neighbours_of_a_3_by_3_grid() -> None:
-    none = 9
-    expected = {0: [none] * 4, 2: [1, none, none, none], 3: [2, 0, 1, none], 4: [3, 1, 2, 0], 5: [4, 2, none, 1]}
-    index = neighbour_index(3, 3)
-    for position, neighbours in expected.items():
-        assert index[position].tolist() == neighbours
 
 
 def test_reading_is_stepping(drafter: Drafter) -> None:

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from shared import intervals
+from shared.grid import neighbour_index
 from training.drafter import (
     Drafter,
     DrafterGraph,
     DrafterStepper,
     gather_neighbours,
     interfuse,
-    neighbour_index,
     scores,
 )
 from training.onnx_export import DrafterSession, check_drafter, export_drafter
@@ -43,14 +43,11 @@ def test_interfuse_survives_a_law_that_is_all_on_one_token() -> None:
     assert (lower <= upper).all()
 
 
-def test_neighbours_at_the_edges() -> None:
-    index = neighbour_index(4)
-    assert index[0].tolist() == [-1, -1, -1, -1]
-    assert index[3].tolist() == [2, -1, -1, -1]
-    assert index[4].tolist() == [3, 0, 1, -1]  # left is the raster predecessor, even across rows
-    assert index[7].tolist() == [6, 3, -1, 2]
+def test_gathered_neighbours_end_at_the_edges() -> None:
     tokens = torch.arange(16)[None]
+    index = torch.from_numpy(neighbour_index(4, 4))
     assert gather_neighbours(tokens, index[7:8], 99).tolist() == [[[6, 3, 99, 2]]]
+    assert gather_neighbours(tokens, index[0:1], 99).tolist() == [[[99] * 4]]
 
 
 @torch.inference_mode()
@@ -82,7 +79,7 @@ def test_exported_graph_equals_torch(
     assert check_drafter(path, drafter, tokens[0], condition[0], prefix).center_error < 1e-4
     session = DrafterSession(path, drafter)
     results = session.read(tokens[0], condition[0], 0, 20)
-    rows = gather_neighbours(tokens[:1], neighbour_index(16)[:20], drafter.pair.vocab_size)[0]
+    rows = gather_neighbours(tokens[:1], drafter.neighbour_index[:20], drafter.pair.vocab_size)[0]
     cache = torch.zeros(256, drafter.config.num_heads, drafter.config.head_dim)
     expected = DrafterGraph(drafter)(rows, torch.tensor([0]), condition[0], cache, cache)
     for got, want in zip(results, expected[:5], strict=True):

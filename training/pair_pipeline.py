@@ -1,0 +1,143 @@
+"""The steps that make a drafter for a cloud model: laws, drafter, radius, features; each reads what the last one wrote.
+
+Flows in: a `Run`, whose cloud model was trained in its folder or comes with a bundle. Flows out: files in the folder
+and lines to print. No drawing is read: the cloud writes the sequences that the drafter learns from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from cloud_server.transformer import Transformer
+from training.drafter import Drafter, PairShape
+from training.drafter_training import DrafterTrainer, save_drafter
+from training.feature_training import FeatureTrainer, Variant
+from training.laws import LawCache, Prompter, by_both, by_the_cloud, write_shards
+from training.metrics import PositionTable, header, rank_correlation, report, score_row, tabulate
+from training.pipeline import Run
+from training.radius_comparison import VARIANTS, compare, freeze, train_radius
+
+FEATURE_VARIANTS = (("own", 16), ("drafted", 16), ("drafted", 4))
+
+
+def written_laws(run: Run) -> LawCache:
+    """Sequences by the cloud alone, from disk or written now."""
+    config = run.laws
+    return write_shards(
+        run.paths.laws, "written", config.num_written, run.writer, run.config.export.guidance,
+        Prompter(run.vocabulary, config), config, lambda _condition, t, generator: by_the_cloud(t, generator),
+    )  # fmt: skip
+
+
+def mixed_laws(run: Run, kind: str, count: int, drafter: Drafter, calibration: LawCache) -> LawCache:
+    """Sequences as a gate would share the work: the drafter's where it is surest, by its quantile on `calibration`."""
+    config = run.laws
+    with torch.inference_mode():
+        condition, tokens, _ = calibration.batch(torch.arange(min(64, len(calibration))))
+        sureness = torch.softmax(drafter(condition, tokens).center, -1).max(-1).values[:, run.prefix :]
+        threshold = sureness.flatten().quantile(1 - config.local_share).item()
+    return write_shards(
+        run.paths.laws, kind, count, run.writer, run.config.export.guidance,
+        Prompter(run.vocabulary, config, held_out=kind == "held-out"), config,
+        lambda condition, t, generator: by_both(drafter, condition, threshold, t, generator),
+    )  # fmt: skip
+
+
+def make_laws(run: Run) -> list[str]:
+    """Let the cloud write what the drafter learns from."""
+    torch.set_num_threads(run.config.num_threads)
+    cache = written_laws(run)
+    entropy = np.mean([-(p.exp() * p).sum(-1).mean().item() for _, _, p in cache.batches(64)])
+    return [f"{len(cache)} sequences by the cloud in {run.paths.laws}; mean entropy of its law {entropy:.2f} nats"]
+
+
+def make_drafter(run: Run) -> list[str]:
+    """Distil the drafter from the cloud's guided law."""
+    torch.set_num_threads(run.config.num_threads)
+    config = run.config.drafter_training
+    written = written_laws(run)
+    trainer = DrafterTrainer(
+        config, run.config.drafter, pair_shape(run.cloud), run.config.export.temperature, run.paths.drafter_run
+    )
+    trainer.run(written, config.mixed_from)
+    cache = LawCache.join([written, *_mixed(run, trainer.drafter, written)])
+    trainer.run(cache, 1.0)
+    save_drafter(trainer.drafter, run.paths.drafter)
+    size = sum(p.numel() for p in trainer.drafter.parameters())
+    return [
+        f"drafter: {size} parameters, {trainer.state.step} steps over {len(cache)} sequences in "
+        f"{trainer.state.elapsed:.0f} s",
+        *report(held_out_table(run, trainer.drafter, written)),
+    ]
+
+
+def _mixed(run: Run, drafter: Drafter, written: LawCache) -> list[LawCache]:
+    count = run.laws.num_mixed
+    return [mixed_laws(run, "mixed", count, drafter, written)] if count else []
+
+
+def held_out_table(run: Run, drafter: Drafter, calibration: LawCache) -> PositionTable:
+    """Drafts against the cloud, on sequences of held-out combinations that both wrote."""
+    cache = mixed_laws(run, "held-out", run.laws.num_held_out, drafter, calibration)
+    return tabulate(drafter, cache, run.prefix, run.config.export.temperature)
+
+
+def compare_radius(run: Run) -> list[str]:
+    """Compare losses for the radius, trunk frozen; train the one whose U ranks the distance best longer; keep it."""
+    torch.set_num_threads(run.config.num_threads)
+    config, temperature = run.config.radius, run.config.export.temperature
+    written = written_laws(run)
+    cache = LawCache.join([written, *_mixed(run, run.drafter, written)])
+    rows = torch.randperm(len(cache), generator=torch.Generator().manual_seed(config.seed))[: config.num_sequences]
+    positions = freeze(run.drafter, LawCache(*(part[rows] for part in cache.parts)), run.prefix)
+    held_out = mixed_laws(run, "held-out", run.laws.num_held_out, run.drafter, written)
+    results = compare(run.drafter, positions, held_out, run.prefix, config, temperature)
+    lines = header("radius loss, score")
+    for result in results:
+        lines += [f"| {result.name}, {n} | {score_row(result.table, result.table.scores[n])} |" for n in ("U", "Ω")]
+    best = max(results, key=lambda result: rank_correlation(result.table, "U"))
+    kept = train_radius(run.drafter, positions, VARIANTS[best.name], config, config.num_final_steps, temperature)
+    table = tabulate(kept, held_out, run.prefix, temperature)
+    lines += [f"| kept: {best.name}, longer, {n} | {score_row(table, table.scores[n])} |" for n in ("U", "Ω")]
+    lines += [f"| {n} | {score_row(table, table.scores[n])} |" for n in ("entropy", "max prob", "oracle TV")]
+    save_drafter(kept, run.paths.drafter)
+    return lines
+
+
+def make_features(run: Run) -> list[str]:
+    """Compare what the interval feature may learn from, and keep the variant that lowers its held-out loss most."""
+    torch.set_num_threads(run.config.num_threads)
+    written = written_laws(run)
+    held_out = mixed_laws(run, "held-out", run.laws.num_held_out, run.drafter, written)
+    lines = ["| φ is trained on | held-out loss without | with | gain |", "|---|---|---|---|"]
+    rank = run.cloud.config.feature_dim
+    zeros = [torch.zeros(run.cloud.config.dim, rank), torch.zeros_like(run.drafter.feature_head.weight)]
+    best, kept, weights = 0.0, "none helps: the projection is zero", zeros
+    for reads, most in FEATURE_VARIANTS:
+        variant = Variant(reads, min(most, rank))
+        trainer = FeatureTrainer(
+            run.cloud, run.drafter, variant, run.config.feature_training, run.prefix,
+            run.config.export.temperature, run.paths.root / "features",
+        )  # fmt: skip
+        trainer.run(written)
+        score = trainer.evaluate(held_out)
+        lines.append(f"| {variant.name} | {score.without:.4f} | {score.with_features:.4f} | {score.gain:.4f} |")
+        if score.gain > best:
+            best, kept, weights = score.gain, variant.name, [w.detach().clone() for w in trainer.trained]
+    torch.save(dict(zip(("projection", "head"), weights, strict=True)), run.paths.features)
+    return [*lines, f"kept: {kept}"]
+
+
+def pair_shape(model: Transformer) -> PairShape:
+    """What a drafter must share with a cloud model. Raises ValueError for a grid that is not square."""
+    shape = model.config
+    if shape.grid_height != shape.grid_width:
+        raise ValueError(f"cloud: a grid of {shape.grid_height} × {shape.grid_width}; the drafter's must be square")
+    return PairShape(
+        vocab_size=shape.vocab_size,
+        grid=shape.grid_width,
+        num_phrases=shape.num_phrases,
+        caption_length=shape.caption_length,
+        feature_dim=shape.feature_dim,
+    )
