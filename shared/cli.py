@@ -16,7 +16,9 @@ COMMANDS = {
     "serve": ("cloud_server.cli:serve", "cloud", "Serve a bundle's cloud model over gRPC."),
     "health": ("cloud_server.cli:health", "cloud", "Ask a server for its health (for containers)."),
     "bench": ("benchmarks.cli:bench", "bench", "Measure latency: every method, several networks."),
+    "bench-sweep": ("benchmarks.sweeps_cli:bench_sweep", "bench", "Measure latency: one knob over its range."),
     "bench-scale": ("benchmarks.scale.cli:bench_scale", "bench", "Measure latency at the paper's scale, replayed."),
+    "evaluate": ("benchmarks.evaluation.cli:evaluate", "bench,train", "Judge a pair: its gate, its intervals, its pictures."),
     "train": ("training.cli:app", "train", "Train a bundle: data, tokenizer, cloud model, drafter, export."),
 }
 """Name -> (function or app, extra that brings its dependencies, help)."""
