@@ -18,7 +18,7 @@ COMMANDS = {
     "bench": ("benchmarks.cli:bench", "bench", "Measure latency: every method, several networks."),
     "bench-sweep": ("benchmarks.sweeps_cli:bench_sweep", "bench", "Measure latency: one knob over its range."),
     "bench-scale": ("benchmarks.scale.cli:bench_scale", "bench", "Measure latency at the paper's scale, replayed."),
-    "evaluate": ("benchmarks.evaluation.cli:evaluate", "bench,train", "Judge a pair: its gate, its intervals, its pictures."),
+    "evaluate": ("benchmarks.evaluation.cli:evaluate", "bench,train", "Judge a pair: gate, intervals, pictures."),
     "train": ("training.cli:app", "train", "Train a bundle: data, tokenizer, cloud model, drafter, export."),
 }
 """Name -> (function or app, extra that brings its dependencies, help)."""
