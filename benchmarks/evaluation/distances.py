@@ -112,8 +112,8 @@ def bootstrap_ratio(
 
     clusters: (N,) which rows belong together (pictures of one caption); whole clusters are drawn with replacement, the
     same ones above and below. A resampled set repeats pictures, which makes it look further from any other set; so the
-    quantiles of the resampled ratios are moved (on a log scale) to have their median at the ratio itself (ours).
-    nan where the base's figure is not positive.
+    quantiles of the resampled ratios are moved to have their median at the ratio itself (ours). nan where the base's
+    figure is not positive.
     """
     members = [np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)]
     everything = np.arange(len(clusters))
@@ -125,8 +125,5 @@ def bootstrap_ratio(
     value = ratio(everything)
     draws = rng.integers(0, len(members), (num_resamples, len(members)))
     drawn = np.array([ratio(np.concatenate([members[i] for i in draw])) for draw in draws])
-    drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
-    if not (np.isfinite(value) and value > 0 and len(drawn)):
-        return Ratio(value, float("nan"), float("nan"))
-    low, middle, high = np.quantile(np.log(drawn), (0.025, 0.5, 0.975))
-    return Ratio(value, float(value * np.exp(low - middle)), float(value * np.exp(high - middle)))
+    low, middle, high = np.nanquantile(drawn, (0.025, 0.5, 0.975)) if np.isfinite(drawn).any() else (value,) * 3
+    return Ratio(value, float(value + low - middle), float(value + high - middle))

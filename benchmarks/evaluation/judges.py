@@ -213,20 +213,27 @@ def prepare_judges(data_folder: Path, cache_folder: Path, config: JudgeConfig | 
     for split in ("train", "held out"):
         if not len(_rows(data, split)):
             raise InvalidRequest(f"data: {data_folder} has no {split} drawings; mend data.split.held_out_share")
-    path = cache_folder / f"judges-{_digest(data, config)}.pt"
     judges = _untrained(data, config)
-    if path.is_file():
-        held = torch.load(path, weights_only=True)
-        judges.concepts.load_state_dict(held["concepts"])
-        judges.captions.load_state_dict(held["captions"])
-        return judges
-    _train_concepts(judges, config)
-    _train_captions(judges, config)
-    cache_folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    torch.save({"concepts": judges.concepts.state_dict(), "captions": judges.captions.state_dict()}, unfinished)
-    unfinished.replace(path)
+    digest = _digest(data, config)
+    for name, module, train in (
+        ("concepts", judges.concepts, _train_concepts),
+        ("captions", judges.captions, _train_captions),
+    ):
+        path = cache_folder / f"{name}-{digest}.pt"
+        if path.is_file():
+            module.load_state_dict(torch.load(path, weights_only=True))
+        else:
+            train(judges, config)
+            _save(module, path)
     return judges
+
+
+def _save(module: nn.Module, path: Path) -> None:
+    """Write the weights; a file that is there is a whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    torch.save(module.state_dict(), unfinished)
+    unfinished.replace(path)
 
 
 def _digest(data: Dataset, config: JudgeConfig) -> str:

@@ -46,10 +46,11 @@ def test_scorer_prefers_the_right_colour_and_style(judges: Judges) -> None:
 
 
 def test_are_kept_and_read_back(judges: Judges, judge_folder: Path) -> None:
-    (path,) = (judge_folder / "cache").iterdir()
-    written = path.stat().st_mtime_ns
+    paths = sorted((judge_folder / "cache").iterdir())
+    assert [path.name.split("-")[0] for path in paths] == ["captions", "concepts"]
+    written = [path.stat().st_mtime_ns for path in paths]
     again = prepare_judges(judge_folder / "data", judge_folder / "cache", CONFIG)
-    assert path.stat().st_mtime_ns == written
+    assert [path.stat().st_mtime_ns for path in paths] == written
     assert again.held_out == judges.held_out
     masks = judges.data.masks[:8]
     assert np.array_equal(
@@ -64,7 +65,7 @@ def test_another_seed_or_other_data_are_other_judges(tmp_path: Path) -> None:
     prepare_judges(tmp_path / "one", tmp_path / "cache", config)
     prepare_judges(tmp_path / "one", tmp_path / "cache", config.model_copy(update={"seed": 1}))
     prepare_judges(tmp_path / "two", tmp_path / "cache", config)
-    assert len(list((tmp_path / "cache").iterdir())) == 3
+    assert len(list((tmp_path / "cache").glob("concepts-*.pt"))) == 3
 
 
 def test_the_same_seed_trains_the_same_judges(tmp_path: Path) -> None:
