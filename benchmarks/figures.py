@@ -58,6 +58,8 @@ class Row:
     cloud_compute_s: float
     cloud_compute_ratio: float | None
     """To the base's."""
+    num_passes: float
+    """Model passes of the cloud."""
     requests_share: float
     asked_share: float
     verified_share: float
@@ -142,6 +144,7 @@ def _row(group: Sequence[Measurement], base: dict[Any, Measurement], floor: floa
         residual_s=mean("residual_s"),
         cloud_compute_s=mean("cloud_compute_s"),
         cloud_compute_ratio=statistics.median(compute_ratio) if compute_ratio else None,
+        num_passes=mean("num_passes"),
         requests_share=mean("num_requests") / num_tokens,
         asked_share=mean("num_asked") / num_tokens,
         verified_share=mean("num_verified") / num_tokens,

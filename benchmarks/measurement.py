@@ -49,6 +49,8 @@ class Measurement:
     """Until the first frame is sent."""
     cloud_compute_s: float
     """Model passes of the cloud, overlapped with the device's work or not."""
+    num_passes: int
+    """How many of them."""
     num_requests: int
     num_asked: int
     num_corrections: int
@@ -123,6 +125,7 @@ def measure(
         pixels_s=timings.decoding_s,
         setup_s=timings.setup_s,
         cloud_compute_s=result.cost.forward_ns / 1e9,
+        num_passes=result.cost.num_passes,
         num_requests=traffic.num_requests,
         num_asked=traffic.num_asked,
         num_corrections=traffic.num_corrections,

@@ -99,7 +99,7 @@ def bench_scale(
             placement, rpc_s = stage.placement.describe(), stage.rpc_s
         rows = _ordered(rows_of(measurements), profiles, methods)
         summary = _summary(configuration, facts, measurements, rows, rpc_s)
-        tables = [*labelled(rows, profiles), pass_sheet(facts, rows, chosen.num_tokens), trace_sheet(chosen)]
+        tables = [*labelled(rows, profiles), pass_sheet(facts, rows), trace_sheet(chosen)]
         _write(out, markdown(summary, facts, tables, profiles, placement))
         _print(console, [*header(summary, facts, placement)], tables, [*footer(summary)], out)
     except CiarError as error:
@@ -221,10 +221,11 @@ def _write(out: Path, text: str) -> None:
 
 def _print(console: Console, head: Sequence[str], tables: Sequence[Sheet], foot: Sequence[str], out: Path) -> None:
     for line in head:
-        console.print(line, soft_wrap=False)
+        console.print(line)
     for sheet in tables:
         console.print()
-        console.print(to_table(sheet))
+        console.print(sheet.title)  # apart from the table: it may be the wider of the two
+        console.print(to_table(sheet._replace(title="")))
     console.print()
     for line in foot:
         console.print(line)

@@ -45,6 +45,7 @@ def measured() -> Callable[..., Measurement]:
             "pixels_s": 0.02 * seconds,
             "setup_s": 0.01 * seconds,
             "cloud_compute_s": 0.5,
+            "num_passes": 4,
             "num_requests": 2,
             "num_asked": 2,
             "num_corrections": 1,

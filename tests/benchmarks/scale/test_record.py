@@ -1,0 +1,22 @@
+"""Recording from the embedded pair, over real processes."""
+
+from __future__ import annotations
+
+from benchmarks.methods import find_method
+from benchmarks.scale.record import SEED, record
+from benchmarks.scale.trace import LETTERS
+from device_client import Client, LocalServer
+
+PROMPT = "red filled heart on cream"
+
+
+def test_a_trace_holds_the_pictures_that_the_pair_draws() -> None:
+    methods = {name: find_method(name) for name in ("cloud", "lossless", "ciar", "entropy", "device")}
+    shown: list[int] = []
+    trace = record(methods, (PROMPT,), ("blue outline star on white",), None, lambda _what, done: shown.append(done))
+    assert [record.method for record in trace.records] == ["lossless", "ciar", "entropy"]
+    assert shown == [0, 1, 2]
+    assert "l" not in trace.records[0].decisions
+    with LocalServer(arguments=("--threads", "1")) as server, Client(server.address) as client:
+        result = client.generate(PROMPT, seed=SEED)
+    assert trace.records[1].decisions == "".join(LETTERS[decision] for decision in result.decisions)
