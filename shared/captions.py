@@ -18,6 +18,11 @@ from shared.errors import InvalidRequest
 STOP_WORDS = frozenset({"a", "an", "the", "icon", "of", "and", "with", "in"})
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a prompt or caption, in lower case."""
+    return re.findall(r"[\w'-]+", text.lower())
+
+
 class CaptionVocabulary(BaseModel):
     """The phrases a pair knows. Phrase id = index + 1; id 0 is padding."""
 
@@ -54,7 +59,7 @@ class CaptionVocabulary(BaseModel):
         known phrase, and for more than C phrases.
         """
         ids = self._ids()
-        words = re.findall(r"[\w'-]+", prompt.lower())
+        words = words_of(prompt)
         longest = max(len(phrase.split()) for phrase in ids)
         found: set[int] = set()
         position = 0

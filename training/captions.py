@@ -1,15 +1,18 @@
 """Captions of the training pictures: the phrase table, and how a caption is drawn for a picture.
 
-Flows in: concept names and the palette. Flows out: a `CaptionVocabulary` and caption ids. Knows nothing of pixels.
+Flows in: concept names and the palette, or captions that people wrote. Flows out: a `CaptionVocabulary` and caption
+ids. Knows nothing of pixels.
 """
 
 from __future__ import annotations
+
+from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.captions import CaptionVocabulary
+from shared.captions import STOP_WORDS, CaptionVocabulary, words_of
 from training.curation import STYLES
 from training.palette import FOREGROUNDS, GROUNDS
 
@@ -25,15 +28,23 @@ EXAMPLES = (
 )
 
 
+ICON_LENGTH = 6
+"""Caption positions of icons: one for every kind of phrase, and two to spare."""
+LONGEST = 32
+"""Most caption positions that are taken from the data."""
+
+
 class CaptionConfig(BaseModel):
-    """How often words are left out of a training caption."""
+    """How long a caption is, and how often words are left out in training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    length: int = Field(default=6, ge=4)
-    """Number C of caption positions."""
+    length: int | None = Field(default=None, ge=4)
+    """Number C of caption positions; by default 6 for icons, and for pictures the words of the longest caption."""
+    min_count: int = Field(default=1, ge=1)
+    """Pictures: a word that fewer captions have is not learnt."""
     drop_word: float = Field(default=0.06, ge=0, lt=1)
-    """Chance that style, colour or ground (each on its own) is not mentioned."""
+    """Chance that a word is left out; of icons style, colour and ground only, each on its own."""
     drop_caption: float = Field(default=0.1, ge=0, lt=1)
     """Chance of an empty caption, which guidance needs."""
 
@@ -68,26 +79,53 @@ def build_vocabulary(
     )
 
 
+def caption_words(caption: str) -> list[str]:
+    """The different words of a caption that a prompt would be read by, in order."""
+    return [word for word in dict.fromkeys(words_of(caption)) if word not in STOP_WORDS]
+
+
+def word_vocabulary(captions: list[str], length: int | None, min_count: int) -> CaptionVocabulary:
+    """A vocabulary of the words that at least `min_count` captions have, sorted.
+
+    Raises ValueError if no word is left.
+    """
+    counts = Counter(word for caption in captions for word in caption_words(caption))
+    words = sorted(word for word, count in counts.items() if count >= min_count)
+    if not words:
+        raise ValueError(f"captions.min_count: no word is in {min_count} captions; lower it")
+    known = set(words)
+    kept = [[word for word in caption_words(caption) if word in known] for caption in captions]
+    if length is None:
+        length = min(LONGEST, max(4, *(len(chosen) for chosen in kept)))
+    examples = list(dict.fromkeys(" ".join(chosen) for chosen in kept if 0 < len(chosen) <= length))
+    return CaptionVocabulary(length=length, phrases=tuple(words), kinds={"word": tuple(words)}, examples=examples[:8])
+
+
+def leave_out(ids: NDArray[np.int64], dropped: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Captions (B, C) without the ids that are dropped, (B, C) too: ascending, then 0."""
+    kept = np.where(dropped, 0, ids)
+    order = np.argsort(np.where(kept == 0, np.iinfo(np.int64).max, kept), axis=1, kind="stable")
+    return np.take_along_axis(kept, order, axis=1)
+
+
 class Captioner:
     """Draws caption ids for (concept, style, foreground, ground)."""
 
     def __init__(self, num_concepts: int, config: CaptionConfig) -> None:
-        self.config = config
+        self.config, self.length = config, config.length or ICON_LENGTH
         self.offsets = np.cumsum([1, num_concepts, len(STYLES), len(FOREGROUNDS)])  # first id of every kind
         self.num_phrases = num_concepts + len(STYLES) + len(FOREGROUNDS) + len(GROUNDS)
 
     def full(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Complete captions of labels (B, 4) = concept, style, foreground, ground: ids (B, C), ascending then 0."""
-        ids = np.zeros((len(labels), self.config.length), np.int64)
+        ids = np.zeros((len(labels), self.length), np.int64)
         ids[:, :4] = labels + self.offsets  # kinds follow one another, so this is ascending
         return ids
 
     def draw(self, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Training captions of labels (B, 4): words and whole captions left out at random. (B, C)."""
         ids = self.full(labels)
-        drop = rng.random((len(labels), 4)) < self.config.drop_word
-        drop[:, 0] = False
+        drop = np.zeros(ids.shape, bool)
+        drop[:, 1:4] = rng.random((len(labels), 3)) < self.config.drop_word  # the concept stays
         drop |= rng.random((len(labels), 1)) < self.config.drop_caption
-        ids[:, :4][drop] = 0
-        order = np.argsort(np.where(ids == 0, self.num_phrases + 1, ids), axis=1, kind="stable")
-        return np.take_along_axis(ids, order, axis=1)
+        return leave_out(ids, drop)

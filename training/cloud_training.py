@@ -1,39 +1,32 @@
-"""Trains the cloud transformer on painted token sequences.
+"""Trains the cloud transformer on token sequences with captions.
 
-Flows in: colourless shapes with labels. Flows out: checkpoints, a curve (CSV and TensorBoard), a held-out loss.
-Knows nothing of pixels or drafters. The schedule is warm-up, stable, decay to zero over a wall-clock budget, so a run
-can be stopped and resumed with another budget.
+Flows in: a `TokenSource`. Flows out: checkpoints, a curve (CSV and TensorBoard), a held-out loss. Knows nothing of
+pixels or drafters. The schedule is warm-up, stable, decay to zero over the budget, so a run can be stopped and resumed
+with another budget.
 """
 
 from __future__ import annotations
 
-import csv
-import time
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from cloud_server.transformer import Transformer, TransformerConfig
-from training.captions import Captioner
 from training.muon import Muon
-from training.palette import FOREGROUNDS, GROUNDS, NUM_PAIRS
-from training.tokenizer import colour_tokens
+from training.run_state import Budget, NumpyState, Several, TrainingRun
+from training.token_data import TokenSource
 
 
-class CloudTrainingConfig(BaseModel):
+class CloudTrainingConfig(Budget):
     """Optimisation of the cloud model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seconds: float = Field(default=4200, gt=0)
-    """Wall-clock budget over all resumed runs."""
+    seconds: float | None = Field(default=4200, gt=0)
     decay_share: float = Field(default=0.35, gt=0, le=1)
     """The learning rate falls linearly to zero over this last share of the budget."""
     batch_size: int = Field(default=24, gt=0)
@@ -47,47 +40,14 @@ class CloudTrainingConfig(BaseModel):
     """Share of the samples with replaced input tokens."""
     corrupt_rate: float = Field(default=0.25, ge=0, le=1)
     """Largest share of replaced tokens in such a sample."""
-    short_share: float = Field(default=0.92, ge=0, le=1)
-    """Share of the batches without the last `short_rows` rows, which are ground and cost as much as the others."""
+    short_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the batches without the last `short_rows` rows; those of icons are ground and cost as much as others."""
     short_rows: int = Field(default=2, ge=0)
     typical: float = Field(default=6.0, gt=0)
-    """Drawings are preferred by their rank within the group, most typical first: weight e^(−rank/typical)."""
+    """Icons: drawings are preferred by their rank within the group, most typical first: weight e^(−rank/typical)."""
     checkpoint_seconds: float = Field(default=240, gt=0)
     evaluate_seconds: float = Field(default=600, gt=0)
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class TokenData:
-    """Colourless shapes with labels. shapes: int64 (N, T), −1 for ground; concept, style: int64 (N,)."""
-
-    shapes: Tensor
-    concept: np.ndarray
-    style: np.ndarray
-
-    def subset(self, rows: np.ndarray) -> TokenData:
-        return TokenData(self.shapes[torch.from_numpy(rows)], self.concept[rows], self.style[rows])
-
-    def row_weights(self, typical: float = 1e9) -> np.ndarray:
-        """Sampling weights (N,): a group of n drawings is drawn ∝ √n, its drawing of rank k ∝ e^(−k/typical).
-
-        Drawings of a group stand in order, most typical first, as curation left them.
-        """
-        group = self.concept * 2 + self.style
-        order = np.argsort(group, kind="stable")
-        counts = np.bincount(group)
-        rank = np.empty(len(group))
-        rank[order] = np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
-        weights = np.exp(-rank / typical)
-        weights *= np.sqrt(counts[group]) / np.bincount(group, weights)[group]
-        return weights / weights.sum()
-
-    def paint(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
-        """Drawings in random colours: tokens (B, T) and labels (B, 4) = concept, style, foreground, ground."""
-        pairs = rng.integers(0, NUM_PAIRS, len(rows))
-        foreground, ground = np.divmod(pairs, len(GROUNDS))
-        labels = np.stack([self.concept[rows], self.style[rows], foreground, ground], axis=1)
-        return colour_tokens(self.shapes[torch.from_numpy(rows)], torch.from_numpy(pairs)), labels
 
 
 def corrupt(tokens: Tensor, config: CloudTrainingConfig, rng: np.random.Generator) -> Tensor:
@@ -98,17 +58,15 @@ def corrupt(tokens: Tensor, config: CloudTrainingConfig, rng: np.random.Generato
     return torch.where(replaced, others, tokens)
 
 
-def initialise(model: Transformer, codes: Tensor, seed: int) -> None:
-    """Start token embeddings and head from a random projection of the codebook (V', D): like codes, like rows."""
+def initialise(model: Transformer, token_rows: Tensor, seed: int) -> None:
+    """Start token embeddings and head from rows (V, d) of unit variance that are alike where the tokens are."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
     dim = model.config.dim
-    shapes = codes @ draw(codes.shape[1], dim)  # (V', d), entries of unit variance
-    ground = draw(1, dim) + 0.5 * (draw(len(FOREGROUNDS), 1, dim) + draw(1, len(GROUNDS), dim)).flatten(0, 1)  # (P, d)
-    rows = torch.cat([ground, shapes]) + 0.3 * draw(model.config.vocab_size, dim)
+    rows = token_rows + 0.3 * draw(model.config.vocab_size, dim)
     with torch.no_grad():
         model.tok_embeddings.weight.copy_(0.3 * rows)
         model.output.weight.copy_(0.01 * rows)
@@ -138,160 +96,87 @@ class CloudTrainer:
     def __init__(
         self,
         shape: TransformerConfig,
-        codes: Tensor,
-        data: TokenData,
-        held_out: dict[str, TokenData],
-        captioner: Captioner,
+        token_rows: Tensor,
+        data: TokenSource,
+        held_out: Mapping[str, TokenSource],
         config: CloudTrainingConfig,
         folder: Path,
+        device: torch.device,
     ) -> None:
+        """token_rows: (V, d), what `initialise` starts from."""
         torch.manual_seed(config.seed)
-        self.config, self.data, self.held_out, self.captioner, self.folder = config, data, held_out, captioner, folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self.config, self.data, self.held_out, self.device = config, data, held_out, device
         self.model = Transformer(shape)
-        initialise(self.model, codes, config.seed)
+        initialise(self.model, token_rows, config.seed)
+        self.model.to(device)
         self.optimizers = make_optimizers(self.model, config)
         self.rng = np.random.default_rng(config.seed)
-        self.weights = data.row_weights(config.typical)
-        self.step, self.samples, self.elapsed = 0, 0, 0.0
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "cloud.pt"
-
-    def _identity(self) -> dict:
-        fixed = self.config.model_dump(exclude={"seconds", "decay_share", "checkpoint_seconds", "evaluate_seconds"})
-        return {"shape": self.model.config.model_dump(), "training": fixed}
-
-    def save(self) -> None:
-        """Write everything that a resumed run needs, in one rename."""
-        state = {
-            "identity": self._identity(),
-            "model": self.model.state_dict(),
-            "optimizers": [o.state_dict() for o in self.optimizers],
-            "rng": self.rng.bit_generator.state,
-            "position": {"step": self.step, "samples": self.samples, "elapsed": self.elapsed},
+        identity = {
+            "shape": shape.model_dump(),
+            "training": config.fixed("decay_share", "checkpoint_seconds", "evaluate_seconds"),
+            "num_sequences": len(data),
+            "tokenizer_checksum": zlib.crc32(token_rows.numpy().tobytes()),
         }
-        torch.save(state, self.checkpoint.with_suffix(".tmp"))
-        self.checkpoint.with_suffix(".tmp").replace(self.checkpoint)
+        parts = {"model": self.model, "optimizers": Several(self.optimizers), "rng": NumpyState(self.rng)}
+        self.state = TrainingRun(folder, "cloud", config, identity, parts, config.checkpoint_seconds)
 
-    def resume(self) -> None:
-        """Go on from the checkpoint. Raises ValueError if it was made with another configuration."""
-        state = torch.load(self.checkpoint, weights_only=True)
-        if state["identity"] != self._identity():
-            differing = _differences(state["identity"], self._identity())
-            raise ValueError(f"{self.checkpoint} was made with another configuration: {', '.join(differing)} differ")
-        self.model.load_state_dict(state["model"])
-        for optimizer, held in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(held)
-        self.rng.bit_generator.state = state["rng"]
-        self.step, self.samples, self.elapsed = (state["position"][k] for k in ("step", "samples", "elapsed"))
+    def run(self, until: float = 1.0) -> None:
+        """Train until that share of the budget is spent, with checkpoints and held-out losses on the way."""
+        self.state.run(
+            self.train_step, until=until, evaluate=self.figures, evaluate_seconds=self.config.evaluate_seconds
+        )
 
     def _schedule(self) -> float:
-        progress = self.elapsed / self.config.seconds
-        return min(1.0, (self.step + 1) / self.config.warmup_steps, max(0.0, (1 - progress) / self.config.decay_share))
+        left = 1 - self.state.progress
+        return min(1.0, (self.state.step + 1) / self.config.warmup_steps, left / self.config.decay_share)
 
-    def train_step(self) -> float:
+    def train_step(self) -> Mapping[str, float]:
         """One batch; returns its loss in nats a token."""
         factor = self._schedule()
         base = (self.config.matrix_learning_rate, self.config.learning_rate)
         for optimizer, rate in zip(self.optimizers, base, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-        rows = self.rng.choice(len(self.weights), self.config.batch_size, p=self.weights)
-        tokens, labels = self.data.paint(rows, self.rng)
-        captions = torch.from_numpy(self.captioner.draw(labels, self.rng))
+        tokens, captions = self.data.batch(self.config.batch_size, self.rng)
         if self.rng.random() < self.config.short_share:
             tokens = tokens[:, : tokens.shape[1] - self.config.short_rows * self.model.config.grid_width]
-        logits = self.model(captions, corrupt(tokens[:, :-1], self.config, self.rng))  # (B, n, V)
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+        inputs = corrupt(tokens[:, :-1], self.config, self.rng)
+        logits = self.model(captions.to(self.device), inputs.to(self.device))  # (B, n, V)
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens.flatten().to(self.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        self.step += 1
-        self.samples += len(rows)
-        return loss.item()
+        return {"loss/train": loss.item()}
 
     @torch.inference_mode()
     def evaluate(self, name: str, count: int = 128) -> tuple[float, float]:
-        """Held-out loss (nats a token) with the right caption and with another picture's, on fixed drawings."""
-        rng = np.random.default_rng(1)
-        data = self.held_out[name]
-        rows = rng.permutation(len(data.concept))[:count]
-        tokens, labels = data.paint(rows, rng)
-        other = labels.copy()
-        other[:, :2] = np.roll(labels[:, :2], 1, axis=0)
-        losses = []
-        for chosen in (labels, other):
-            captions = torch.from_numpy(self.captioner.full(chosen))
-            total = 0.0
-            for part, caption in zip(tokens.split(32), captions.split(32), strict=True):
-                logits = self.model(caption, part[:, :-1])
-                total += F.cross_entropy(logits.flatten(0, 1), part.flatten(), reduction="sum").item()
-            losses.append(total / tokens.numel())
-        return losses[0], losses[1]
+        """Held-out loss (nats a token) with the right caption and with another picture's, on fixed sequences."""
+        examples = self.held_out[name].examples(count, np.random.default_rng(1))
+        return self._loss(examples.tokens, examples.captions), self._loss(examples.tokens, examples.other_captions)
 
-    def run(self) -> None:
-        """Train until the budget is spent, with checkpoints and held-out losses on the way."""
-        curve = self.folder / "cloud.csv"
-        fresh = not curve.exists()
-        writer = SummaryWriter(self.folder / "events", purge_step=self.step)
-        with curve.open("a", newline="") as file:
-            table = csv.writer(file)
-            if fresh:
-                table.writerow(["step", "samples", "seconds", "name", "loss", "wrong_caption_loss"])
-            try:
-                self._loop(table, file, writer)
-            finally:  # an interrupted run goes on from here
-                writer.close()
-                self.save()
+    def _loss(self, tokens: Tensor, captions: Tensor) -> float:
+        total = 0.0
+        for part, caption in zip(tokens.split(32), captions.split(32), strict=True):
+            part = part.to(self.device)
+            logits = self.model(caption.to(self.device), part[:, :-1])
+            total += F.cross_entropy(logits.flatten(0, 1), part.flatten(), reduction="sum").item()
+        return total / tokens.numel()
 
-    def _loop(self, table, file, writer: SummaryWriter) -> None:
-        bar = tqdm(total=round(self.config.seconds), initial=round(self.elapsed), desc="cloud", unit="s", mininterval=5)
-        last, next_save = time.monotonic(), self.elapsed + self.config.checkpoint_seconds
-        next_evaluation, recent = self.elapsed + self.config.evaluate_seconds / 5, []
-        while self.elapsed < self.config.seconds:
-            recent.append(self.train_step())
-            now = time.monotonic()
-            self.elapsed, last = self.elapsed + now - last, now
-            if self.step % 25 == 0:
-                loss, recent = float(np.mean(recent)), []
-                table.writerow([self.step, self.samples, round(self.elapsed), "train", f"{loss:.4f}", ""])
-                writer.add_scalar("loss/train", loss, self.step)
-                bar.set_postfix(step=self.step, samples=self.samples, loss=f"{loss:.3f}")
-            if self.elapsed >= next_evaluation:
-                for name in self.held_out:
-                    right, wrong = self.evaluate(name)
-                    table.writerow([self.step, self.samples, round(self.elapsed), name, f"{right:.4f}", f"{wrong:.4f}"])
-                    writer.add_scalar(f"loss/{name}", right, self.step)
-                next_evaluation = self.elapsed + self.config.evaluate_seconds
-            if self.elapsed >= next_save:
-                self.save()
-                next_save = self.elapsed + self.config.checkpoint_seconds
-            file.flush()
-            bar.update(round(self.elapsed) - bar.n)
-        bar.close()
-
-
-def _differences(a: dict, b: dict) -> list[str]:
-    """Names of the leaves in which two nested dictionaries differ."""
-    found = []
-    for key in sorted(a.keys() | b.keys()):
-        x, y = a.get(key), b.get(key)
-        if isinstance(x, dict) and isinstance(y, dict):
-            found += [f"{key}.{name}" for name in _differences(x, y)]
-        elif x != y:
-            found.append(key)
-    return found
+    def figures(self) -> Mapping[str, float]:
+        """The held-out losses of every split, by name."""
+        found = {}
+        for name in self.held_out:
+            found[f"loss/{name}"], found[f"wrong_caption_loss/{name}"] = self.evaluate(name)
+        return found
 
 
 def load_cloud(path: Path) -> Transformer:
     """The model of a checkpoint. Raises FileNotFoundError that names the command to run."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run the `cloud` command first")
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     model = Transformer(TransformerConfig(**state["identity"]["shape"]))
     model.load_state_dict(state["model"])
     return model.eval()

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from training.tokenizer import PictureDecoder, Tokenizer
+from training.tokenizer import VQTokenizer
 
 
 @torch.inference_mode()
-def pictures(tokenizer: Tokenizer, tokens: Tensor) -> NDArray[np.uint8]:
-    """Decode tokens (N, T): uint8 (N, 64, 64, 3)."""
-    decoder = PictureDecoder(tokenizer).eval()
+def pictures(tokenizer: VQTokenizer, tokens: Tensor) -> NDArray[np.uint8]:
+    """Decode tokens (N, T): uint8 (N, H, W, 3)."""
+    decoder = tokenizer.picture_decoder().eval()
     return np.stack([decoder(row).numpy() for row in tokens])
 
 

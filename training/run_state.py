@@ -41,12 +41,11 @@ class Budget(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _steps_replace_the_default(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or data.get("num_steps") is None:
-            return data
-        if data.get("seconds") is not None:
+    def _what_is_given_replaces_the_default(cls, data: Any) -> Any:
+        given = [name for name in ("seconds", "num_steps") if isinstance(data, dict) and data.get(name) is not None]
+        if len(given) == 2:
             raise ValueError("give `seconds` or `num_steps`, not both")
-        return data | {"seconds": None}
+        return {"seconds": None, "num_steps": None} | data if given else data
 
     @model_validator(mode="after")
     def _one(self) -> Budget:

@@ -36,15 +36,16 @@ def multinomial(generator: torch.Generator, temperature: float = 1.0) -> Choose:
 def roll_out(
     model: Transformer, condition: Tensor, guidance: float, choose: Choose, *, keep_law: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Write whole pictures for captions (B, C).
+    """Write whole pictures for captions (B, C), on the model's device.
 
-    Returns tokens int64 (B, T) and, if asked, the guided log-probabilities float16 (B, T, V).
+    `choose` sees the law on the CPU, so a seed draws the same whatever the device. Returns, on the CPU, tokens
+    int64 (B, T) and, if asked, the guided log-probabilities float16 (B, T, V).
     """
-    config = model.config
-    batch, both = len(condition), torch.cat([condition, torch.zeros_like(condition)])  # (2B, C)
+    config, device = model.config, model.output.weight.device
+    batch, both = len(condition), torch.cat([condition, torch.zeros_like(condition)]).to(device)  # (2B, C)
     rows, prefix_length = len(both), config.caption_length
     shape = (config.num_layers, rows, config.num_heads, prefix_length + config.num_tokens, config.head_dim)
-    keys, values = torch.empty(shape), torch.empty(shape)
+    keys, values = torch.empty(shape, device=device), torch.empty(shape, device=device)
     prefix = model.embed_prefix(both)  # (2B, C, d)
     bias = model.condition_bias(prefix)  # (2B, d) or None
 
@@ -67,11 +68,11 @@ def roll_out(
     tokens = torch.empty(batch, config.num_tokens, dtype=torch.int64)
     law = torch.empty(batch, config.num_tokens, config.vocab_size, dtype=torch.float16) if keep_law else None
     for t in range(config.num_tokens):
-        log_probs = guide(model.output(hidden).float().unflatten(0, (2, batch)), guidance)  # (B, V)
+        log_probs = guide(model.output(hidden).float().unflatten(0, (2, batch)), guidance).cpu()  # (B, V)
         if law is not None:
             law[:, t] = log_probs.clamp(min=-30).half()
         tokens[:, t] = choose(t, log_probs)
         if t + 1 < config.num_tokens:
-            x = model.embed_tokens(tokens[:, t]).repeat(2, 1)  # (2B, d)
+            x = model.embed_tokens(tokens[:, t].to(device)).repeat(2, 1)  # (2B, d)
             hidden = run((x if bias is None else x + bias)[:, None], prefix_length + t)
     return tokens, law

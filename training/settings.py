@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cloud_server.transformer import TransformerConfig
 from training.captions import CaptionConfig
@@ -20,6 +20,8 @@ from training.dataset import SplitConfig
 from training.drafter import DrafterConfig
 from training.drafter_training import DrafterTrainingConfig
 from training.feature_training import FeatureTrainingConfig
+from training.laws import LawsConfig
+from training.radius_comparison import RadiusConfig
 from training.tokenizer import TokenizerConfig
 from training.tokenizer_training import TokenizerTrainingConfig
 
@@ -28,19 +30,45 @@ class ConfigError(Exception):
     """The configuration file is missing or wrong; the message names the field."""
 
 
-class DataConfig(BaseModel):
-    """Where the drawings come from."""
+class CreditConfig(BaseModel):
+    """Whom to name for a folder of images; it goes into credits.json and the model card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: Literal["iconify", "drawn"] = "iconify"
-    """`iconify`: the npm collection; `drawn`: a few shapes drawn by code, for smoke runs."""
+    name: str = ""
+    """By default the folder's name."""
+    author: str = "not stated"
+    author_url: str = ""
+    licence: str = "not stated"
+    licence_url: str = ""
+
+
+class DataConfig(BaseModel):
+    """Where the data come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["iconify", "drawn", "folder", "emoji"] = "iconify"
+    """`iconify`: the npm collection; `drawn`: a few shapes drawn by code, for smoke runs; `folder`: your own images
+    with captions; `emoji`: npm packages of emoji."""
+    folder: Path | None = None
+    """For `folder`: images, with metadata.jsonl or a text file beside each."""
+    credit: CreditConfig = CreditConfig()
+    """For `folder`."""
+    packages: tuple[Path, ...] = ()
+    """For `emoji`: what `npm pack` writes."""
     tarball: Path = Path("runs/iconify-json.tgz")
     """What `npm pack @iconify/json` writes."""
     concepts: Path = Path("training/concepts.toml")
     ink_size: int = Field(default=48, gt=0, le=64)
     """Pixels of the longer side of a drawing's ink."""
     split: SplitConfig = SplitConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        if self.source == "folder" and self.folder is None:
+            raise ValueError("folder: name the folder of your images")
+        return self
 
 
 class CloudShape(BaseModel):
@@ -93,15 +121,22 @@ class RunConfig(BaseModel):
 
     name: str
     num_threads: int = Field(default=2, gt=0)
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where tokenizer and cloud model are trained, and where the cloud model writes."""
     data: DataConfig = DataConfig()
     curation: CurationConfig = CurationConfig()
     captions: CaptionConfig = CaptionConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     tokenizer_training: TokenizerTrainingConfig = TokenizerTrainingConfig()
+    bundle: Path | None = None
+    """A bundle whose cloud model, words and picture decoder are taken as they are: its drafter is trained anew, and the
+    steps `data`, `tokenizer` and `cloud` are left out."""
     cloud: CloudShape = CloudShape()
     cloud_training: CloudTrainingConfig = CloudTrainingConfig()
+    laws: LawsConfig = LawsConfig()
     drafter: DrafterConfig = DrafterConfig()
     drafter_training: DrafterTrainingConfig = DrafterTrainingConfig()
+    radius: RadiusConfig = RadiusConfig()
     feature_training: FeatureTrainingConfig = FeatureTrainingConfig()
     export: ExportConfig = ExportConfig()
 
@@ -121,12 +156,28 @@ class RunPaths:
         return self.root / "tokenizer.pt"
 
     @property
+    def tokenizer_run(self) -> Path:
+        return self.root / "tokenizer"
+
+    @property
+    def refine_run(self) -> Path:
+        return self.root / "refine"
+
+    @property
     def cloud(self) -> Path:
         return self.root / "cloud"
 
     @property
-    def drafter(self) -> Path:
+    def laws(self) -> Path:
+        return self.root / "laws"
+
+    @property
+    def drafter_run(self) -> Path:
         return self.root / "drafter"
+
+    @property
+    def drafter(self) -> Path:
+        return self.root / "drafter.pt"
 
     @property
     def features(self) -> Path:

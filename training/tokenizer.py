@@ -1,21 +1,23 @@
-"""The VQ tokenizer of flat icons: 64x64 pictures ↔ 16x16 tokens.
+"""VQ tokenizers: what all of them share, and the one of flat icons. 64x64 pictures ↔ 16x16 tokens.
 
 Flows in: coverage masks (training) or token ids. Flows out: token ids, coverage, RGB. Knows nothing of captions.
 
-Two kinds of token. A cell without ink carries a *ground token*, one for each (foreground, ground) colour pair. A cell
-with ink carries a *shape token*: a vector-quantised description of its coverage, the same for all colours. The decoder
-takes its colours from a vote of the ground cells nearby. So what is hard to predict, the shape, is one law for all
-colours, and flat ground always has the same token (ours; made for little training compute).
+Icons have two kinds of token. A cell without ink carries a *ground token*, one for each (foreground, ground) colour
+pair. A cell with ink carries a *shape token*: a vector-quantised description of its coverage, the same for all colours.
+The decoder takes its colours from a vote of the ground cells nearby. So what is hard to predict, the shape, is one law
+for all colours, and flat ground always has the same token (ours; made for little training compute).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from training.palette import NUM_PAIRS, pair_table
+from training.palette import FOREGROUNDS, GROUNDS, NUM_PAIRS, pair_table
 
 
 class TokenizerConfig(BaseModel):
@@ -24,19 +26,25 @@ class TokenizerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     vocab_size: int = Field(default=512, gt=NUM_PAIRS + 1)
-    """Number V of tokens: ground tokens first, then shape tokens."""
+    """Number V of tokens; of icons: ground tokens first, then shape tokens."""
     grid: int = Field(default=16, gt=0)
+    """Tokens to a side; a picture has 4 pixels to a token, so 16 means 64x64."""
     code_dim: int = Field(default=8, gt=0)
     encoder_width: int = Field(default=128, gt=0)
     decoder_width: int = Field(default=64, gt=0)
     num_blocks: int = Field(default=4, ge=0)
     """Residual blocks of the decoder at token resolution."""
     ground_coverage: float = Field(default=0.12, gt=0, lt=1)
-    """A cell is ground if no pixel of it is covered more than this."""
+    """Icons: a cell is ground if no pixel of it is covered more than this."""
 
     @property
     def num_shapes(self) -> int:
         return self.vocab_size - NUM_PAIRS
+
+    @property
+    def image_size(self) -> int:
+        """Pixels to a side."""
+        return 4 * self.grid
 
 
 class Quantizer(nn.Module):
@@ -66,8 +74,8 @@ class Quantizer(nn.Module):
         self.codes[used] = F.normalize(torch.lerp(self.codes[used], target, 1 - self.decay), dim=-1)
         dead = (self.counts < 0.02).nonzero()[:, 0]
         if len(dead) and len(z):
-            picks = torch.randint(len(z), (len(dead),), generator=generator)
-            self.codes[dead] = z[picks]
+            picks = torch.randint(len(z), (len(dead),), generator=generator)  # on the CPU, whatever the device
+            self.codes[dead] = z[picks.to(z.device)]
             self.counts[dead] = 1.0
 
 
@@ -84,57 +92,138 @@ class ResidualBlock(nn.Module):
 
 
 class ShapeDecoder(nn.Module):
-    """Code vectors (B, D, 16, 16) → coverage logits (B, 64, 64)."""
+    """Code vectors (B, D, g, g) → logits (B, channels, 4g, 4g)."""
 
-    def __init__(self, config: TokenizerConfig) -> None:
+    def __init__(self, config: TokenizerConfig, num_channels: int = 1) -> None:
         super().__init__()
         width = config.decoder_width
         self.stem = nn.Conv2d(config.code_dim, width, 3, padding=1)
         self.blocks = nn.Sequential(*[ResidualBlock(width) for _ in range(config.num_blocks)])
         self.up = nn.Sequential(
-            nn.GELU(), nn.Conv2d(width, 4 * width // 2, 3, padding=1), nn.PixelShuffle(2),  # (B, W/2, 32, 32)
-            nn.GELU(), nn.Conv2d(width // 2, 4 * 8, 3, padding=1), nn.PixelShuffle(2),  # (B, 8, 64, 64)
-            nn.GELU(), nn.Conv2d(8, 1, 3, padding=1),
+            nn.GELU(), nn.Conv2d(width, 4 * width // 2, 3, padding=1), nn.PixelShuffle(2),  # (B, W/2, 2g, 2g)
+            nn.GELU(), nn.Conv2d(width // 2, 4 * 8, 3, padding=1), nn.PixelShuffle(2),  # (B, 8, 4g, 4g)
+            nn.GELU(), nn.Conv2d(8, num_channels, 3, padding=1),
         )  # fmt: skip
 
     def forward(self, codes: Tensor) -> Tensor:
-        return self.up(self.blocks(self.stem(codes)))[:, 0]
+        return self.up(self.blocks(self.stem(codes)))
 
 
-class Tokenizer(nn.Module):
-    """Encoder, codebook and decoder. The encoder sees one cell and a pixel around it, so tokens stay predictable."""
+def cell_encoder(config: TokenizerConfig, num_channels: int) -> nn.Sequential:
+    """Pictures (B, channels, 4g, 4g) → vectors (B, D, g, g) of one cell and a pixel around it: predictable tokens."""
+    width = config.encoder_width
+    return nn.Sequential(
+        nn.Conv2d(num_channels, width, 6, stride=4, padding=1), nn.GELU(),
+        nn.Conv2d(width, width, 1), nn.GELU(), nn.Conv2d(width, config.code_dim, 1),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A training pass through the codebook."""
+
+    images: Tensor
+    """Like those that went in, [0, 1]; gradients reach decoder and encoder (straight through)."""
+    vectors: Tensor
+    """(N, D) of the cells that carry a code."""
+    index: Tensor
+    """(N,) codes chosen for them."""
+
+
+class VQTokenizer(nn.Module):
+    """Encoder, codebook and decoder. What an image is, and which cells carry a code, is a subclass's.
+
+    Images are float32 in [0, 1], coverage (B, H, W) or RGB (B, 3, H, W).
+    """
+
+    kind: str
+    """Name of the subclass in saved files."""
+    config: TokenizerConfig
+    quantizer: Quantizer
+    decoder: ShapeDecoder
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Unit vectors of all cells: (B, g, g, D)."""
+        raise NotImplementedError
+
+    def coded_cells(self, images: Tensor) -> Tensor:
+        """Which cells carry a code: bool (B, g, g)."""
+        raise NotImplementedError
+
+    def decode_codes(self, codes: Tensor, coded: Tensor) -> Tensor:
+        """Images of code vectors (B, g, g, D); what a cell without a code is, the subclass knows."""
+        raise NotImplementedError
+
+    def decoder_parameters(self) -> list[nn.Parameter]:
+        """What can be trained further while tokens stay as they are."""
+        return list(self.decoder.parameters())
+
+    def token_rows(self, dim: int, generator: torch.Generator) -> Tensor:
+        """Random rows of unit variance for all tokens, alike where the tokens are: (V, dim)."""
+        raise NotImplementedError
+
+    def picture_decoder(self) -> nn.Module:
+        """Tokens (T,) → uint8 picture (H, W, 3): the graph of decoder.onnx."""
+        raise NotImplementedError
+
+    def reconstruct(self, images: Tensor) -> Reconstruction:
+        """Encode, quantise and decode, with gradients."""
+        z, coded = self.encode(images), self.coded_cells(images)  # (B, g, g, D), (B, g, g)
+        vectors = z[coded]  # (N, D)
+        index = self.quantizer.nearest(vectors.detach())
+        codes = torch.zeros_like(z)
+        codes[coded] = vectors + (self.quantizer.codes[index] - vectors).detach()
+        return Reconstruction(self.decode_codes(codes, coded), vectors, index)
+
+    @torch.no_grad()
+    def indices(self, images: Tensor) -> Tensor:
+        """Codes of all cells in raster order, −1 where a cell carries none: (B, T)."""
+        z = self.encode(images)
+        index = self.quantizer.nearest(z.flatten(0, 2)).view(z.shape[:3])
+        return torch.where(self.coded_cells(images), index, -1).flatten(1)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Images of codes (B, T)."""
+        cells = indices.view(len(indices), self.config.grid, self.config.grid)
+        return self.decode_codes(self.quantizer.codes[cells.clamp(min=0)], cells >= 0)
+
+
+class Tokenizer(VQTokenizer):
+    """Icons as coverage (B, 64, 64); cells without ink carry no code."""
+
+    kind = "icons"
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.encoder_width
-        self.encoder = nn.Sequential(
-            nn.Conv2d(1, width, 6, stride=4, padding=1), nn.GELU(),
-            nn.Conv2d(width, width, 1), nn.GELU(), nn.Conv2d(width, config.code_dim, 1),
-        )  # fmt: skip
+        self.encoder = cell_encoder(config, 1)
         self.quantizer = Quantizer(config.num_shapes, config.code_dim)
         self.ground_code = nn.Parameter(torch.zeros(config.code_dim))
         self.decoder = ShapeDecoder(config)
 
-    def ground_cells(self, masks: Tensor) -> Tensor:
-        """Which cells hold no ink: coverage (B, 64, 64) → bool (B, 16, 16)."""
-        return F.max_pool2d(masks[:, None], 4)[:, 0] <= self.config.ground_coverage
+    def encode(self, images: Tensor) -> Tensor:
+        return F.normalize(self.encoder(images[:, None]).permute(0, 2, 3, 1), dim=-1)
 
-    def encode(self, masks: Tensor) -> Tensor:
-        """Unit vectors of all cells: (B, 64, 64) → (B, 16, 16, D)."""
-        return F.normalize(self.encoder(masks[:, None]).permute(0, 2, 3, 1), dim=-1)
+    def coded_cells(self, images: Tensor) -> Tensor:
+        return F.max_pool2d(images[:, None], 4)[:, 0] > self.config.ground_coverage
 
-    def decode_codes(self, codes: Tensor, ground: Tensor) -> Tensor:
-        """Coverage logits (B, 64, 64) of code vectors (B, 16, 16, D), the ground cells replaced."""
-        codes = torch.where(ground[..., None], self.ground_code, codes)
-        return self.decoder(codes.permute(0, 3, 1, 2))
+    def decode_codes(self, codes: Tensor, coded: Tensor) -> Tensor:
+        codes = torch.where(coded[..., None], codes, self.ground_code)
+        return torch.sigmoid(self.decoder(codes.permute(0, 3, 1, 2))[:, 0])
 
-    @torch.no_grad()
-    def shapes(self, masks: Tensor) -> Tensor:
-        """Colourless tokens: −1 for ground, else the shape index. (B, 64, 64) → (B, T)."""
-        z = self.encode(masks)
-        index = self.quantizer.nearest(z.flatten(0, 2)).view(z.shape[:3])
-        return torch.where(self.ground_cells(masks), -1, index).flatten(1)
+    def decoder_parameters(self) -> list[nn.Parameter]:
+        return [self.ground_code, *self.decoder.parameters()]
+
+    def token_rows(self, dim: int, generator: torch.Generator) -> Tensor:
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        ground = draw(1, dim) + 0.5 * (draw(len(FOREGROUNDS), 1, dim) + draw(1, len(GROUNDS), dim)).flatten(0, 1)
+        shapes = self.quantizer.codes.cpu() @ draw(self.config.code_dim, dim)  # (V', dim)
+        return torch.cat([ground, shapes])
+
+    def picture_decoder(self) -> nn.Module:
+        return PictureDecoder(self)
 
 
 def colour_tokens(shapes: Tensor, pairs: Tensor) -> Tensor:
@@ -170,7 +259,7 @@ class PictureDecoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         codes = self.table[tokens].T.reshape(1, -1, self.grid, self.grid)  # (1, D, 16, 16)
-        coverage = torch.sigmoid(self.decoder(codes))[0]  # (64, 64)
+        coverage = torch.sigmoid(self.decoder(codes))[0, 0]  # (64, 64)
         colours = self.colour_field(tokens)  # (T, 6)
         field = colours.T.reshape(1, 6, self.grid, self.grid)
         field = F.interpolate(field, scale_factor=4.0, mode="nearest")[0]  # (6, 64, 64)

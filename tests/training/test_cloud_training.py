@@ -1,4 +1,4 @@
-"""Painting, corruption, sampling and resuming."""
+"""Corruption, sampling and resuming."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 
 from cloud_server.transformer import Transformer, TransformerConfig
 from training.captions import CaptionConfig, Captioner
-from training.cloud_training import CloudTrainer, CloudTrainingConfig, TokenData, corrupt
+from training.cloud_training import CloudTrainer, CloudTrainingConfig, corrupt, load_cloud
 from training.muon import Muon, orthogonalise
 from training.palette import NUM_PAIRS
 from training.sampling import guide, multinomial, roll_out
+from training.token_data import TokenData
 
 VOCAB = 64
 
@@ -30,21 +31,14 @@ def shape() -> TransformerConfig:
 def data() -> TokenData:
     generator = torch.Generator().manual_seed(0)
     shapes = torch.randint(-1, VOCAB - NUM_PAIRS, (12, 256), generator=generator)
-    return TokenData(shapes, np.arange(12) % 2, np.arange(12) // 6)
+    barred = np.zeros((2, 2, NUM_PAIRS), bool)
+    return TokenData(shapes, np.arange(12) % 2, np.arange(12) // 6, Captioner(2, CaptionConfig()), barred)
 
 
 def _trainer(shape: TransformerConfig, data: TokenData, folder: Path, **changes: float) -> CloudTrainer:
-    config = CloudTrainingConfig(batch_size=4, warmup_steps=2, **changes)
-    codes = torch.randn(VOCAB - NUM_PAIRS, 8, generator=torch.Generator().manual_seed(0))
-    return CloudTrainer(shape, codes, data, {"held_out_drawings": data}, Captioner(2, CaptionConfig()), config, folder)
-
-
-def test_paint_colours_the_ground_as_the_labels_say(data: TokenData) -> None:
-    tokens, labels = data.paint(np.arange(12), np.random.default_rng(0))
-    ground = tokens[data.shapes < 0]
-    expected = torch.from_numpy(labels[:, 2] * 6 + labels[:, 3])[:, None].expand_as(tokens)[data.shapes < 0]
-    assert torch.equal(ground, expected)
-    assert torch.equal(tokens[data.shapes >= 0] - NUM_PAIRS, data.shapes[data.shapes >= 0])
+    config = CloudTrainingConfig(**{"batch_size": 4, "warmup_steps": 2, "num_steps": 6} | changes)
+    rows = torch.randn(VOCAB, shape.dim, generator=torch.Generator().manual_seed(0))
+    return CloudTrainer(shape, rows, data, {"held_out_drawings": data}, config, folder, torch.device("cpu"))
 
 
 def test_corruption_never_always_and_sometimes() -> None:
@@ -58,24 +52,60 @@ def test_corruption_never_always_and_sometimes() -> None:
     assert share.std() > 0
 
 
-def test_resuming_is_exact_and_refuses_another_configuration(
+def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
     shape: TransformerConfig, data: TokenData, tmp_path: Path
 ) -> None:
-    first = _trainer(shape, data, tmp_path)
-    for _ in range(3):
-        first.train_step()
-    first.save()
-    expected = [first.train_step() for _ in range(2)]
-    second = _trainer(shape, data, tmp_path)
-    second.resume()
-    assert [second.train_step() for _ in range(2)] == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(ValueError, match=r"training\.learning_rate"):
-        _trainer(shape, data, tmp_path, learning_rate=1e-4).resume()
+    straight = _trainer(shape, data, tmp_path / "straight")
+    straight.run()
+    _trainer(shape, data, tmp_path / "stopped").run(until=0.5)
+    second = _trainer(shape, data, tmp_path / "stopped")
+    assert second.state.resume()
+    assert second.state.step == 3
+    second.run()
+    for (name, p), q in zip(straight.model.named_parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(p, q), name
+    loaded = load_cloud(second.state.checkpoint)
+    assert torch.equal(loaded.output.weight, second.model.output.weight)
 
 
-def test_a_run_may_be_resumed_with_a_longer_budget(shape: TransformerConfig, data: TokenData, tmp_path: Path) -> None:
-    _trainer(shape, data, tmp_path).save()
-    _trainer(shape, data, tmp_path, seconds=1.0).resume()
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 80}, "shape.vocab_size was 64 and is 80"),
+        ({"grid_height": 12, "grid_width": 12}, "shape.grid_height was 16 and is 12"),
+        ({"num_phrases": 20}, "shape.num_phrases was 18 and is 20"),
+    ],
+)
+def test_a_checkpoint_of_another_grid_or_vocabulary_is_refused_with_both_numbers(
+    changes: dict, message: str, shape: TransformerConfig, data: TokenData, tmp_path: Path
+) -> None:
+    _trainer(shape, data, tmp_path).state.save()
+    other = shape.model_copy(update=changes)
+    config = CloudTrainingConfig(batch_size=4, warmup_steps=2, num_steps=6)
+    rows = torch.zeros(other.vocab_size, other.dim)
+    trainer = CloudTrainer(other, rows, data, {}, config, tmp_path, torch.device("cpu"))
+    with pytest.raises(ValueError, match=message):
+        trainer.state.resume()
+
+
+def test_another_configuration_is_refused_and_a_longer_budget_is_not(
+    shape: TransformerConfig, data: TokenData, tmp_path: Path
+) -> None:
+    _trainer(shape, data, tmp_path).state.save()
+    assert _trainer(shape, data, tmp_path, num_steps=99).state.resume()
+    with pytest.raises(ValueError, match=r"training\.learning_rate was 0\.002 and is 0\.0001"):
+        _trainer(shape, data, tmp_path, learning_rate=1e-4).state.resume()
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero(
+    shape: TransformerConfig, data: TokenData, tmp_path: Path
+) -> None:
+    trainer = _trainer(shape, data, tmp_path, num_steps=100, warmup_steps=10, decay_share=0.5)
+    rates = []
+    for step in (0, 9, 40, 75, 100):
+        trainer.state.step = step
+        rates.append(trainer._schedule())
+    assert rates == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.0])
 
 
 @torch.inference_mode()

@@ -52,13 +52,18 @@ def test_a_budget_is_one_of_two(given: dict, message: str) -> None:
         Budget(**given)
 
 
-def test_steps_replace_a_default_of_seconds() -> None:
+def test_what_is_given_replaces_the_default() -> None:
     class Config(Budget):
         seconds: float | None = 10.0
 
     assert Config().spent(99, 5.0) == 0.5
     assert Config(num_steps=4).seconds is None
     assert Config(num_steps=4).spent(1, 99.0) == 0.25
+
+    class Steps(Budget):
+        num_steps: int | None = 10
+
+    assert Steps(seconds=4).spent(9, 1.0) == 0.25
 
 
 def test_a_stopped_run_ends_like_one_that_was_not(tmp_path: Path) -> None:

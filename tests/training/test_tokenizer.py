@@ -16,7 +16,7 @@ def _mask() -> torch.Tensor:
 
 
 def test_shapes_and_ground(tokenizer: Tokenizer) -> None:
-    shapes = tokenizer.shapes(_mask())
+    shapes = tokenizer.indices(_mask())
     assert shapes.shape == (1, 256)
     assert shapes.max() < tokenizer.config.num_shapes
     grid = shapes.view(16, 16)
@@ -25,7 +25,7 @@ def test_shapes_and_ground(tokenizer: Tokenizer) -> None:
 
 
 def test_colours_touch_ground_alone(tokenizer: Tokenizer) -> None:
-    shapes = tokenizer.shapes(_mask()).repeat(2, 1)
+    shapes = tokenizer.indices(_mask()).repeat(2, 1)
     tokens = colour_tokens(shapes, torch.tensor([0, 47]))
     inked = shapes[0] >= 0
     assert torch.equal(tokens[0, inked], tokens[1, inked])
