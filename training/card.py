@@ -1,61 +1,126 @@
-"""The template of the model card, filled in by `training.release`."""
+"""The model card: what a pair draws, what it cannot, how it was made and from what.
+
+Flows in: figures and words as text. Flows out: Markdown. The section on the drafter can be renewed alone, for a drafter
+that was made for another bundle's cloud model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 TEMPLATE = """\
-# {name}: a demonstration pair for CIAR
+# {name}: a model pair for CIAR
 
-A cloud transformer, a one-layer drafter with Inter-Head and a VQ tokenizer that draw flat icons, 64×64, from prompts
-such as "red filled heart on cream". Trained from scratch by `training/` in this repository; no other weights were used.
+A cloud transformer, a one-layer drafter with Inter-Head and a VQ tokenizer. Trained from scratch by `training/` in this
+repository; no other weights were used.
 
 ![samples](samples.png)
 
-One picture for every concept, cloud model alone, guidance {guidance}, temperature {temperature}, seed 0, not
-selected (first row: {first_prompts}; …).
+The cloud model alone, guidance {guidance}, temperature {temperature}, seed 0, not selected (first: {first_prompts}; …).
 
 ## What it draws
-{num_concepts} concepts: {concepts}.
+{words}
 
-Styles: filled, outline. Colours: {colours}. Grounds: {grounds}. Any word may be left out, order does not matter.
+Any word may be left out, and the order does not matter.
 
 ## What it cannot do
-- Anything outside the list above: no counts, no positions, no two things in one picture, no text, no photographs.
-- Concepts with many parts (bus, robot, cake) come out broken more often than simple ones, and the rarer the drawing in
-  the sets, the worse. Some concepts were only drawn as strokes (link, wifi, scissors …): "filled" means little there.
-- It shows a decoding method, not the state of image generation: it is as large as two CPU cores can train in about
-  an hour.
+Anything but these words, and nothing that a picture of the data set does not show. It shows a decoding method, not the
+state of image generation.
 
-## Parts
+## Cloud model and tokenizer
 | part | size | file |
 |---|---|---|
 | cloud transformer ({shape}) | {cloud_size} parameters | cloud.safetensors (float16) |
-| drafter, one layer | {drafter_size} parameters | drafter.onnx |
 | tokenizer | {tokenizer_size} parameters (the decoder alone is shipped) | decoder.onnx |
 
-Tokens: a cell without ink has one of 48 *ground tokens*, one for each pair of colours; a cell with ink has a *shape
-token*, the same for all colours. The decoder takes its colours from a vote of the ground
-cells nearby. The drafter is distilled
-on the cloud's guided law (guidance {guidance}); this bundle {features}.
+Commands `data`, `tokenizer`, `cloud` of `ciar train` with the configuration `{config}`, seed {seed}, on {machine}.
 
-## Measured
-Held-out captions, sequences written by cloud and drafter in turns (70 % of the tokens by the drafter), positions after
-the prefix. Cells are coupled agreement / mean TV among the accepted. Printed by `python -m training export`.
-
-{measured}
-
-{notes}
-
-## Recipe
-Commands `data`, `tokenizer`, `cloud`, `drafter`, `radius`, `features`, `export` of `python -m training`, with
-`training/configs/icons.toml`, seed {seed}, on
-{machine}.
-The tokenizer's codebook uses moving averages with restart of dead codes; the cloud uses Muon and AdamW, a
-warm-up/stable/decay schedule, random input tokens and captions with words left out; see the modules of `training`.
+{drafter}
 
 ## Data
-{num_drawings} drawings of {num_sets} open icon sets from the npm package `@iconify/json` 2.2.535, chosen by consensus
-within each concept and style. Held out: 5 % of the drawings, and the sets {held_out_sets} as a whole.
-Share-alike, GPL and non-commercial sets, brands and logos were left out. With thanks to the authors:
+{num_pictures} pictures. Held out: {held_out_share:.0%} of them{held_out_sets}, and one in twenty combinations of words.
+With thanks to the authors:
 
-| set | author | licence | drawings |
+| set | author | licence | pictures |
 |---|---|---|---|
 {credits}
 """
+
+DRAFTER = """\
+## Drafter
+One layer, {size} parameters, distilled from the cloud's guided law; it {features}. Commands `laws`, `drafter`,
+`radius`, `features`, `export` of `ciar train` with the configuration `{config}`, seed {seed}, on {machine}.
+
+Measured on held-out combinations of words, after the prefix, in sequences that both wrote as a gate would share the
+work; distances are between the laws that tokens are drawn from, at the pair's temperature. Cells are coupled
+agreement / mean TV among the accepted. Printed by `ciar train export`:
+
+{lines}
+"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the section on the drafter says."""
+
+    size: str
+    features: str
+    config: str
+    seed: int
+    machine: str
+    lines: Sequence[str]
+    """What `export` printed."""
+    notes: str
+    """Markdown that a person wrote of the run."""
+
+    def section(self) -> str:
+        """The section, Markdown."""
+        lines = "\n".join(self.lines).strip()
+        text = DRAFTER.format(
+            size=self.size,
+            features=self.features,
+            config=self.config,
+            seed=self.seed,
+            machine=self.machine,
+            lines=lines,
+        )
+        return f"{text}\n{self.notes}".strip()
+
+
+def card(measured: Measured, **facts: Any) -> str:
+    """A whole card; facts: what `TEMPLATE` names."""
+    return TEMPLATE.format(drafter=measured.section(), **facts)
+
+
+def renewed(text: str, measured: Measured) -> str:
+    """A card with its section on the drafter replaced, or added at the end."""
+    sections = re.split(r"(?m)^(?=## )", text.strip() or "# A model pair for CIAR")
+    fresh = measured.section() + "\n\n"
+    found = [i for i, section in enumerate(sections) if section.startswith("## Drafter")]
+    if found:
+        sections[found[0]] = fresh
+    else:
+        sections[-1] = f"{sections[-1].rstrip()}\n\n"
+        sections.append(fresh)
+    return "".join(sections).rstrip() + "\n"
+
+
+def words_of(kinds: Mapping[str, Sequence[str]]) -> str:
+    """The words that a pair knows, a paragraph for each kind."""
+    return "\n\n".join(f"{kind.capitalize()} ({len(words)}): {', '.join(words)}." for kind, words in kinds.items())
+
+
+def credit_rows(credits: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the credits' table, from credits.json."""
+    return "\n".join(
+        f"| {_link(c['name'], c['author_url'])} | {c['author']} | {_link(c['licence'], c['licence_url'])} "
+        f"| {c['drawings']} |"
+        for c in credits
+    )
+
+
+def _link(text: str, url: str) -> str:
+    return f"[{text}]({url})" if url else text

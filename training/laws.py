@@ -58,7 +58,7 @@ class LawCache:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
         """Condition, tokens and float32 log-probabilities of some rows."""
         return self.condition[rows], self.tokens[rows], self.law[rows].float()
 

@@ -14,27 +14,28 @@ from training.drafter import Drafter, PairShape
 from training.drafter_training import DrafterTrainer, save_drafter
 from training.feature_training import FeatureTrainer, Variant
 from training.laws import LawCache, Prompter, by_both, by_the_cloud, write_shards
-from training.metrics import PositionTable, header, rank_correlation, report, score_row, tabulate
+from training.metrics import header, rank_correlation, report, score_row, tabulate
 from training.pipeline import Run
 from training.radius_comparison import VARIANTS, compare, freeze, train_radius
 
 FEATURE_VARIANTS = (("own", 16), ("drafted", 16), ("drafted", 4))
 
 
-def written_laws(run: Run) -> LawCache:
-    """Sequences by the cloud alone, from disk or written now."""
+def written_laws(run: Run, most: int | None = None) -> LawCache:
+    """Sequences by the cloud alone, from disk or written now; all that are configured, or the first `most`."""
     config = run.laws
     return write_shards(
-        run.paths.laws, "written", config.num_written, run.writer, run.config.export.guidance,
+        run.paths.laws, "written", min(most or config.num_written, config.num_written), run.writer,
+        run.config.export.guidance,
         Prompter(run.vocabulary, config), config, lambda _condition, t, generator: by_the_cloud(t, generator),
     )  # fmt: skip
 
 
-def mixed_laws(run: Run, kind: str, count: int, drafter: Drafter, calibration: LawCache) -> LawCache:
-    """Sequences as a gate would share the work: the drafter's where it is surest, by its quantile on `calibration`."""
+def mixed_laws(run: Run, kind: str, count: int, drafter: Drafter) -> LawCache:
+    """Sequences as a gate would share the work: the drafter's where it is surest, by its quantile on written ones."""
     config = run.laws
     with torch.inference_mode():
-        condition, tokens, _ = calibration.batch(torch.arange(min(64, len(calibration))))
+        condition, tokens, _ = written_laws(run, run.laws.shard_size).batch(slice(64))
         sureness = torch.softmax(drafter(condition, tokens).center, -1).max(-1).values[:, run.prefix :]
         threshold = sureness.flatten().quantile(1 - config.local_share).item()
     return write_shards(
@@ -61,26 +62,25 @@ def make_drafter(run: Run) -> list[str]:
         config, run.config.drafter, pair_shape(run.cloud), run.config.export.temperature, run.paths.drafter_run
     )
     trainer.run(written, config.mixed_from)
-    cache = LawCache.join([written, *_mixed(run, trainer.drafter, written)])
+    cache = LawCache.join([written, *_mixed(run, trainer.drafter)])
     trainer.run(cache, 1.0)
     save_drafter(trainer.drafter, run.paths.drafter)
     size = sum(p.numel() for p in trainer.drafter.parameters())
     return [
         f"drafter: {size} parameters, {trainer.state.step} steps over {len(cache)} sequences in "
         f"{trainer.state.elapsed:.0f} s",
-        *report(held_out_table(run, trainer.drafter, written)),
+        *report(tabulate(trainer.drafter, held_out_laws(run, trainer.drafter), run.prefix, trainer.temperature)),
     ]
 
 
-def _mixed(run: Run, drafter: Drafter, written: LawCache) -> list[LawCache]:
+def _mixed(run: Run, drafter: Drafter) -> list[LawCache]:
     count = run.laws.num_mixed
-    return [mixed_laws(run, "mixed", count, drafter, written)] if count else []
+    return [mixed_laws(run, "mixed", count, drafter)] if count else []
 
 
-def held_out_table(run: Run, drafter: Drafter, calibration: LawCache) -> PositionTable:
-    """Drafts against the cloud, on sequences of held-out combinations that both wrote."""
-    cache = mixed_laws(run, "held-out", run.laws.num_held_out, drafter, calibration)
-    return tabulate(drafter, cache, run.prefix, run.config.export.temperature)
+def held_out_laws(run: Run, drafter: Drafter) -> LawCache:
+    """Sequences of held-out combinations that cloud and drafter wrote: what figures are measured on."""
+    return mixed_laws(run, "held-out", run.laws.num_held_out, drafter)
 
 
 def compare_radius(run: Run) -> list[str]:
@@ -88,10 +88,10 @@ def compare_radius(run: Run) -> list[str]:
     torch.set_num_threads(run.config.num_threads)
     config, temperature = run.config.radius, run.config.export.temperature
     written = written_laws(run)
-    cache = LawCache.join([written, *_mixed(run, run.drafter, written)])
+    cache = LawCache.join([written, *_mixed(run, run.drafter)])
     rows = torch.randperm(len(cache), generator=torch.Generator().manual_seed(config.seed))[: config.num_sequences]
     positions = freeze(run.drafter, LawCache(*(part[rows] for part in cache.parts)), run.prefix)
-    held_out = mixed_laws(run, "held-out", run.laws.num_held_out, run.drafter, written)
+    held_out = held_out_laws(run, run.drafter)
     results = compare(run.drafter, positions, held_out, run.prefix, config, temperature)
     lines = header("radius loss, score")
     for result in results:
@@ -109,7 +109,7 @@ def make_features(run: Run) -> list[str]:
     """Compare what the interval feature may learn from, and keep the variant that lowers its held-out loss most."""
     torch.set_num_threads(run.config.num_threads)
     written = written_laws(run)
-    held_out = mixed_laws(run, "held-out", run.laws.num_held_out, run.drafter, written)
+    held_out = held_out_laws(run, run.drafter)
     lines = ["| φ is trained on | held-out loss without | with | gain |", "|---|---|---|---|"]
     rank = run.cloud.config.feature_dim
     zeros = [torch.zeros(run.cloud.config.dim, rank), torch.zeros_like(run.drafter.feature_head.weight)]

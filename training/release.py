@@ -11,14 +11,16 @@ import platform
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
+from torch import nn
 
 from training.bundle_export import write_cloud, write_manifest
-from training.card import TEMPLATE
-from training.metrics import report
+from training.card import Measured, card, credit_rows, renewed, words_of
+from training.laws import LawCache
+from training.metrics import report, tabulate
 from training.onnx_export import ParityError, check_decoder, check_drafter, export_decoder, export_drafter, quantize
-from training.pipeline import Run, draw_samples, held_out_table, load_features, sample_prompts
+from training.pair_pipeline import held_out_laws
+from training.pipeline import Run, draw_samples, load_features, sample_prompts
 from training.settings import RunConfig, RunPaths
 
 MAX_CENTER_ERROR = 2e-3
@@ -28,32 +30,34 @@ MAX_QUANTIZED_TV = 0.02
 
 
 def write_bundle(config: RunConfig, paths: RunPaths, folder: Path) -> list[str]:
-    """Write and check everything. Raises ParityError if a graph differs from its module."""
+    """Write and check everything. Raises ParityError if a graph differs from its module.
+
+    A run that took the cloud model of a bundle carries over its picture decoder, its words, its sheet and what its card
+    says of them.
+    """
     torch.set_num_threads(config.num_threads)
     run = Run(config, paths)
     folder.mkdir(parents=True, exist_ok=True)
     with_features = load_features(paths.features, run.cloud, run.drafter)
     run.cloud.load_state_dict({n: t.half().float() for n, t in run.cloud.state_dict().items()})  # as it is shipped
-    table = held_out_table(run, run.drafter)
-    lines = [*_write_graphs(run, folder), "", *report(table), ""]
+    held_out = held_out_laws(run, run.drafter)
+    table = tabulate(run.drafter, held_out, run.prefix, config.export.temperature)
+    lines = [*_write_drafter(run, held_out, folder), *_write_decoder(run, held_out, folder), "", *report(table)]
     write_cloud(run.cloud, folder)
-    write_manifest(folder, run.dataset.vocabulary, run.cloud, run.drafter, table, config.export)
-    prompts = sample_prompts(run)
-    draw_samples(run, prompts, folder / "samples.png", config.export.guidance, config.export.temperature, 0)
-    (folder / "README.md").write_text(_card(run, lines, prompts, with_features), encoding="utf-8")
+    write_manifest(folder, run.vocabulary, run.cloud, run.drafter, table, config.export)
+    (folder / "README.md").write_text(_write_card(run, lines, with_features, folder), encoding="utf-8")
     size = sum(file.stat().st_size for file in folder.iterdir())
-    return [*lines, f"{folder}: {size / 1e6:.1f} MB"]
+    return [*lines, "", f"{folder}: {size / 1e6:.1f} MB"]
 
 
-def _write_graphs(run: Run, folder: Path) -> list[str]:
-    """drafter.onnx and decoder.onnx, checked on a held-out picture."""
-    tokens, labels = run.held_out().paint(np.arange(1), np.random.default_rng(0))
-    condition = torch.from_numpy(run.captioner.full(labels))[0]
+def _write_drafter(run: Run, held_out: LawCache, folder: Path) -> list[str]:
+    """drafter.onnx, checked on a held-out sequence; with int8 weights if they cost little."""
+    condition, tokens, _ = held_out.batch(torch.arange(1))
     lines = []
     with TemporaryDirectory() as scratch:
         exact, small = Path(scratch) / "exact.onnx", Path(scratch) / "small.onnx"
         export_drafter(run.drafter, exact)
-        parity = check_drafter(exact, run.drafter, tokens[0], condition, run.prefix)
+        parity = check_drafter(exact, run.drafter, tokens[0], condition[0], run.prefix)
         if parity.center_error > MAX_CENTER_ERROR:
             raise ParityError(f"drafter.onnx: a centre logit differs by {parity.center_error:.2g}")
         lines.append(
@@ -62,7 +66,7 @@ def _write_graphs(run: Run, folder: Path) -> list[str]:
         chosen = exact
         if run.config.export.quantize:
             quantize(exact, small)
-            parity = check_drafter(small, run.drafter, tokens[0], condition, run.prefix)
+            parity = check_drafter(small, run.drafter, tokens[0], condition[0], run.prefix)
             ships = parity.total_variation <= MAX_QUANTIZED_TV
             chosen = small if ships else exact
             lines.append(
@@ -70,45 +74,67 @@ def _write_graphs(run: Run, folder: Path) -> list[str]:
                 f"{'shipped' if ships else 'not shipped'}"
             )
         (folder / "drafter.onnx").write_bytes(chosen.read_bytes())
-    export_decoder(run.tokenizer, folder / "decoder.onnx")
-    error = check_decoder(folder / "decoder.onnx", run.tokenizer, tokens[0])
+    return lines
+
+
+def _write_decoder(run: Run, held_out: LawCache, folder: Path) -> list[str]:
+    """decoder.onnx, checked on a held-out sequence, or the bundle's own."""
+    path = folder / "decoder.onnx"
+    if run.config.bundle is not None:
+        path.write_bytes((run.config.bundle / "decoder.onnx").read_bytes())
+        return [f"decoder.onnx: as in {run.config.bundle}"]
+    export_decoder(run.tokenizer, path)
+    error = check_decoder(path, run.tokenizer, held_out.tokens[0])
     if error > 1:
         raise ParityError(f"decoder.onnx: a channel differs by {error}")
-    return [*lines, f"decoder.onnx: largest channel difference {error} of 255"]
+    return [f"decoder.onnx: largest channel difference {error} of 255"]
 
 
-def _card(run: Run, lines: list[str], prompts: list[str], with_features: bool) -> str:
-    """The model card, Markdown."""
-    credits = json.loads((run.paths.data / "credits.json").read_text(encoding="utf-8"))
-    kinds = run.dataset.vocabulary.kinds
-    notes = (run.paths.root / "notes.md").read_text(encoding="utf-8") if (run.paths.root / "notes.md").is_file() else ""
-    rows = "\n".join(
-        f"| [{c['name']}]({c['author_url']}) | {c['author']} | [{c['licence']}]({c['licence_url']}) | {c['drawings']} |"
-        for c in credits
-    )
-    machine = f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU; torch {torch.__version__}"
-    shape = run.cloud.config
-    return TEMPLATE.format(
-        name=run.config.export.name,
-        concepts=", ".join(kinds["concept"]),
-        colours=", ".join(kinds["colour"]),
-        grounds=", ".join(kinds["ground"]),
-        num_concepts=len(kinds["concept"]),
-        num_drawings=len(run.dataset.keys),
-        num_sets=len(credits),
-        held_out_sets=", ".join(run.config.data.split.held_out_sets) or "none",
-        credits=rows,
-        measured="\n".join(lines).strip(),
-        notes=notes.strip(),
-        machine=machine,
-        seed=run.config.cloud_training.seed,
-        shape=f"{shape.num_layers} layers, {shape.dim} wide, {shape.num_heads} heads, V = {shape.vocab_size}",
-        cloud_size=f"{sum(p.numel() for p in run.cloud.parameters()) / 1e6:.2f} M",
-        drafter_size=f"{sum(p.numel() for p in run.drafter.parameters()) / 1e6:.2f} M",
-        tokenizer_size=f"{sum(p.numel() for p in run.tokenizer.parameters()) / 1e6:.2f} M",
-        guidance=run.config.export.guidance,
-        temperature=run.config.export.temperature,
-        ask_share=run.config.export.ask_share,
+def _write_card(run: Run, lines: list[str], with_features: bool, folder: Path) -> str:
+    """The model card, Markdown; writes the sheet that it shows."""
+    machine = f"{os.cpu_count()} CPU cores ({platform.machine()}), torch {torch.__version__}"
+    measured = Measured(
+        size=_size(run.drafter),
         features="carries a trained interval feature" if with_features else "has a zero interval-feature projection",
-        first_prompts="; ".join(prompts[:6]),
+        config=run.config.name,
+        seed=run.config.drafter_training.seed,
+        machine=machine,
+        lines=lines,
+        notes=_notes(run),
     )
+    if run.config.bundle is not None:
+        sheet, source = (run.config.bundle / name for name in ("samples.png", "README.md"))
+        if sheet.is_file():
+            (folder / "samples.png").write_bytes(sheet.read_bytes())
+        return renewed(source.read_text(encoding="utf-8") if source.is_file() else "", measured)
+    prompts, config, shape = sample_prompts(run), run.config, run.cloud.config
+    draw_samples(run, prompts, folder / "samples.png", config.export.guidance, config.export.temperature, 0)
+    held_out_sets = config.data.split.held_out_sets
+    return card(
+        measured,
+        name=config.export.name,
+        guidance=config.export.guidance,
+        temperature=config.export.temperature,
+        first_prompts="; ".join(prompts[:6]),
+        words=words_of(run.vocabulary.kinds),
+        shape=f"{shape.num_layers} layers, {shape.dim} wide, {shape.num_heads} heads, V = {shape.vocab_size}",
+        cloud_size=_size(run.cloud),
+        tokenizer_size=_size(run.tokenizer),
+        config=config.name,
+        seed=config.cloud_training.seed,
+        machine=machine,
+        num_pictures=len(run.dataset.keys),
+        held_out_share=config.data.split.held_out_share,
+        held_out_sets=f", the sets {', '.join(held_out_sets)} as a whole" if held_out_sets else "",
+        credits=credit_rows(json.loads((run.paths.data / "credits.json").read_text(encoding="utf-8"))),
+    )
+
+
+def _size(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
+
+
+def _notes(run: Run) -> str:
+    """What a person wrote of this run, if anything."""
+    path = run.paths.root / "notes.md"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
