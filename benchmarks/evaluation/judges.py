@@ -26,7 +26,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.evaluation.pixels import Pictures, calibrate_style, paint, read_pixels, style_of_shares, thick_shares
+from benchmarks.evaluation.pixels import (
+    NO_INK,
+    Pictures,
+    calibrate_style,
+    paint,
+    read_pixels,
+    style_of_shares,
+    thick_shares,
+)
 from shared.errors import InvalidRequest
 from training.curation import STYLES
 from training.dataset import SPLITS, Dataset, DatasetError, load_dataset
@@ -174,9 +182,13 @@ class Judges:
         )
 
     def read(self, pictures: Pictures, labels: Labels) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
-        """Whether style, foreground and ground of pictures (N, 64, 64, 3) are as labelled (N, 4): (N, 3); coverage."""
+        """Whether style, foreground and ground of pictures (N, 64, 64, 3) are as labelled (N, 4): (N, 3); coverage.
+
+        A picture without ink has neither style nor foreground.
+        """
         reading = read_pixels(pictures)
         style = style_of_shares(thick_shares(reading.coverage), self.style_threshold)
+        style = np.where(reading.foreground == NO_INK, NO_INK, style)
         return np.column_stack([style, reading.foreground, reading.ground]) == labels[:, 1:], reading.coverage
 
     @torch.inference_mode()
@@ -306,7 +318,7 @@ def _fit(
     module.train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=num_steps)
-    bar = tqdm(range(num_steps), desc=name, unit="step")
+    bar = tqdm(range(num_steps), desc=name, unit="step", disable=None)
     for step in bar:
         loss = batch_loss()
         optimizer.zero_grad()

@@ -36,6 +36,13 @@ def test_colours_do_not_sway_the_concept(judges: Judges) -> None:
         assert judges.concept_ranks(coverage, concept)[0] == 0
 
 
+def test_an_empty_picture_is_only_right_about_its_ground(judges: Judges) -> None:
+    labels = np.array([[0, style, 2, 0] for style in range(2)])
+    right, coverage = judges.read(np.full((2, 64, 64, 3), 255, np.uint8), labels)
+    assert np.array_equal(right, [[False, False, True]] * 2)
+    assert not coverage.any()
+
+
 def test_scorer_prefers_the_right_colour_and_style(judges: Judges) -> None:
     mask = draw("square", "outline", 21)[None]
     labels = np.array([[sorted(SHAPES).index("square"), 1, 4, 2]])
