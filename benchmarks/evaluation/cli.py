@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from benchmarks.commands import describe, fail, parse_seeds
 from benchmarks.evaluation.goals import CIAR
-from benchmarks.evaluation.judges import prepare_judges
+from benchmarks.evaluation.judges import Judges, prepare_judges
 from benchmarks.evaluation.pictures import Picture, held_out_pictures
 from benchmarks.evaluation.plots import write_contact_sheet, write_grid, write_risk_coverage
 from benchmarks.evaluation.quality import NUM_DIRECTIONS, QualityReport, judge_pictures
@@ -36,6 +36,7 @@ from cloud_server.settings import EMBEDDED_BUNDLE
 from device_client.cli import EXIT_CODES
 from device_client.decoder import NAME as DECODER
 from device_client.decoder import Decoder
+from device_client.gates import make_gate
 from shared.bundle import Manifest
 from shared.captions import CaptionVocabulary
 from shared.errors import CiarError, InvalidRequest
@@ -43,7 +44,9 @@ from shared.errors import CiarError, InvalidRequest
 FULL_PROMPTS, FULL_SEEDS = 50, "0,1,2,3,4"
 QUICK_PROMPTS, QUICK_SEEDS = 8, "0,1"
 MAX_GROUP = 1_000_000
-"""Seeds above it would need picture seeds of more than 64 bits, some day; there is no use for them."""
+"""Largest number of a repetition; a picture's own seed is made of it."""
+MIN_JUDGED = 4
+"""Pictures of which a Fréchet distance can be computed at all, in two dimensions; a full run has enough for 64."""
 
 
 def evaluate(
@@ -111,10 +114,12 @@ def _evaluate(
     pictures = held_out_pictures(pair.vocabulary, num_prompts, groups)
     chosen = plays(manifest, gate)
     sampling = default_sampling(manifest)
+    make_gate(gate or manifest.defaults.gate, manifest)  # whatever is wrong with it is told before the work
+    judges, note = _judges(pair.vocabulary, manifest, data, len(pictures), out, quick)
     tables = draw_tables(pair, chosen, pictures, sampling, out / "rollouts")
     shown = _decode(bundle, tables)
     _draw_plots(out, manifest, tables, shown, pictures)
-    quality, note = _quality(shown, pictures, pair.vocabulary, manifest, data, out, quick)
+    quality = None if judges is None else _quality(shown, pictures, judges)
     own = tables[CLOUD]
     span = slice(own.num_prefix, None)
     return Evaluation(
@@ -156,34 +161,33 @@ def _decode(bundle: Path, tables: Mapping[str, Table]) -> dict[str, NDArray[np.u
     }
 
 
-def _quality(
-    shown: Mapping[str, NDArray[np.uint8]],
-    pictures: Sequence[Picture],
-    vocabulary: CaptionVocabulary,
-    manifest: Manifest,
-    data: Path | None,
-    out: Path,
-    quick: bool,
-) -> tuple[QualityReport | None, str]:
-    """The pictures' quality, or why there is none. Raises InvalidRequest if `data` was asked for and does not serve."""
+def _judges(
+    vocabulary: CaptionVocabulary, manifest: Manifest, data: Path | None, num_pictures: int, out: Path, quick: bool
+) -> tuple[Judges | None, str]:
+    """Judges of the pictures, or why there are none.
+
+    Raises InvalidRequest if drawings were asked for by `data` and do not serve.
+    """
     folder = data or Path("runs") / manifest.name / "data"
     if data is None and quick:
         return None, "a quick run judges pictures only if --data names prepared drawings"
-    if data is None and not (folder / "drawings.npz").is_file():
+    if not (folder / "drawings.npz").is_file():
+        if data is not None:
+            raise InvalidRequest(f"data: {folder} holds no prepared drawings; make them with `ciar train data`")
         return None, f"no prepared drawings in {folder}; make them with `ciar train data`, or name them with --data"
-    directions = min(NUM_DIRECTIONS, len(pictures) // 2)
-    if directions < 2:
-        raise InvalidRequest(f"prompts: {len(pictures)} pictures are too few to judge; draw at least 4")
-    judges = prepare_judges(folder, out / "judges")
-    if judges.data.vocabulary.kinds != vocabulary.kinds:
-        sentence = (
-            f"the drawings in {folder} have other words than the bundle; name those it was trained on with --data"
-        )
+    if CaptionVocabulary.load(folder / "captions.json").kinds != vocabulary.kinds:
+        sentence = f"the drawings in {folder} have other words than the bundle; --data names those it was trained on"
         if data is not None:
             raise InvalidRequest(f"data: {sentence}")
         return None, sentence
+    if num_pictures < MIN_JUDGED:
+        raise InvalidRequest(f"prompts: {num_pictures} pictures are too few to judge; draw at least {MIN_JUDGED}")
+    return prepare_judges(folder, out / "judges"), ""
+
+
+def _quality(shown: Mapping[str, NDArray[np.uint8]], pictures: Sequence[Picture], judges: Judges) -> QualityReport:
     labels = np.array([picture.labels for picture in pictures], np.int64)  # (N, 4)
-    return judge_pictures(shown, labels, judges, num_directions=directions), ""
+    return judge_pictures(shown, labels, judges, num_directions=min(NUM_DIRECTIONS, len(pictures) // 2))
 
 
 def _draw_plots(

@@ -28,7 +28,7 @@ LINES = {
     ORACLE: ("oracle: knows the TV", "#000000", "-"),
 }
 """Score -> label, colour (Okabe and Ito), line; discrete sets are drawn in `SETS`."""
-SETS = ("#CC79A7", "-.")
+SETS = (("#CC79A7", "-."), ("#CC79A7", ":"))
 TILE = 128
 """Side of a picture on the contact sheet, in pixels."""
 
@@ -52,10 +52,11 @@ def write_risk_coverage(tables: Mapping[str, Table], path: Path) -> None:
 def _risk_coverage(axes: Axes, table: Table) -> None:
     found = positions(table)
     coverage = np.arange(1, len(found.tv) + 1) / len(found.tv)
+    sets = iter(SETS)
     for name, score in found.scores.items():
         if name == "disparity":
             continue
-        label, colour, line = LINES.get(name, (name, *SETS))
+        label, colour, line = LINES.get(name) or (name, *next(sets))
         axes.plot(coverage, risk_curve(score, found.tv), line, color=colour, label=label, linewidth=1.3)
     if 0 < found.asked.sum() < len(found.asked):
         accepted = ~found.asked
@@ -81,6 +82,9 @@ def write_grid(tables: Mapping[str, Table], height: int, width: int, path: Path)
             "the gate asks": table.asked.mean(0),
         }
         for axes, (name, values) in zip(row, columns.items(), strict=True):
+            if name == "the gate asks" and values[drafted].min() == 1:
+                axes.set_axis_off()  # teacher-forced: there is no gate
+                continue
             grid = np.where(drafted, values, np.nan).reshape(height, width)
             shown = axes.imshow(grid, cmap="viridis", vmin=0, vmax=1 if name == "the gate asks" else None)
             figure.colorbar(shown, ax=axes, shrink=0.8)

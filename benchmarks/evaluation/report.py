@@ -173,21 +173,25 @@ def _agreement_row(evaluation: Evaluation, play: str) -> tuple[str, ...]:
 
 
 def _scores(found: Selective, title: str) -> Iterator[str]:
-    at = [f"{figure} at {coverage:.0%}" for coverage in COVERAGES for figure in ("TV", "agreement")]
+    at = [f"{figure} at {coverage:.0%}" for coverage in COVERAGES for figure in ("TV", "way", "agreement")]
     rows = [
         (
             NAMES.get(row.name, row.name),
             show(row.aurc, ".4f"),
             show(row.auroc),
-            *(show(figure[coverage]) for coverage in COVERAGES for figure in (row.tv, row.agreement)),
+            *(show(figure[coverage]) for coverage in COVERAGES for figure in (row.tv, row.share_of_way, row.agreement)),
         )
         for row in found.scores
     ]
     yield from _lines(title, ("score", "AURC", "AUROC", *at), rows)
     yield ""
-    yield f"{found.num_positions} tokens of {found.num_pictures} pictures. AURC: area under mean TV against coverage;"
-    yield "AUROC: for the coupled draws differing. U's AURC minus its rival's, group by group on the same tokens: "
-    yield "; ".join(f"{rival} {show(value, '.4f')}" for rival, value in found.rival_aurc.items()) + "."
+    rivals = "; ".join(f"{rival} {show(value, '.4f')}" for rival, value in found.rival_aurc.items())
+    yield (
+        f"{found.num_positions} tokens of {found.num_pictures} pictures, those of a group ranked together. AURC: area "
+        "under mean TV against coverage. AUROC: for the coupled draws differing. At a coverage: mean TV among the "
+        "accepted, its share of the way from random to the oracle, and coupled agreement. U's AURC minus its rival's, "
+        f"group by group on the same tokens: {rivals}."
+    )
     if (gate := found.gate) is not None:
         yield ""
         yield (

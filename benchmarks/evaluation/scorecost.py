@@ -100,7 +100,7 @@ def graph_cost(bundle: Path, *, rounds: int = 120, repeats: int = 8) -> GraphCos
     """
     manifest, path = load_manifest(bundle), bundle / DRAFTER
     inputs = {
-        "neighbours": np.zeros((1, 4), np.int64),
+        "neighbours": np.zeros((1, len(manifest.drafter_neighbours)), np.int64),
         "start": np.array([manifest.num_tokens // 2]),
         "condition": np.zeros(manifest.caption_length, np.int64),
     } | {

@@ -140,6 +140,8 @@ class ScoreRow:
     """Mean TV among the accepted, by coverage."""
     agreement: Mapping[float, Estimate]
     """Coupled agreement among the accepted, by coverage."""
+    share_of_way: Mapping[float, Estimate]
+    """(random − score) / (random − oracle), of the mean accepted TV, by coverage."""
 
 
 @dataclass(frozen=True)
@@ -231,13 +233,23 @@ def _score_row(name: str, groups: Sequence[Positions]) -> ScoreRow:
     def at(coverage: float, column: str) -> Estimate:
         return estimate([accepted_mean(g.scores[name], getattr(g, column), coverage) for g in groups])
 
+    def way(coverage: float) -> Estimate:
+        return estimate([_share_of_way(g, accepted_mean(g.scores[name], g.tv, coverage), coverage) for g in groups])
+
     return ScoreRow(
         name,
         estimate([_aurc(group, name) for group in groups]),
         estimate([auroc(group.scores[name], 1 - group.agree) for group in groups]),
         {coverage: at(coverage, "tv") for coverage in COVERAGES},
         {coverage: at(coverage, "agree") for coverage in COVERAGES},
+        {coverage: way(coverage) for coverage in COVERAGES},
     )
+
+
+def _share_of_way(group: Positions, tv: float, coverage: float) -> float:
+    """How far a mean accepted TV is on the way from random to the oracle; nan if that is no way at all."""
+    random, best = float(group.tv.mean()), accepted_mean(group.tv, group.tv, coverage)
+    return (random - tv) / (random - best) if random > best else math.nan
 
 
 def _gate_row(groups: Sequence[Positions]) -> GateRow:
@@ -247,7 +259,7 @@ def _gate_row(groups: Sequence[Positions]) -> GateRow:
     random = [float(g.tv.mean()) for g in groups]
     best = [accepted_mean(g.tv, g.tv, share) for g, share in zip(groups, shares, strict=True)]
     best_agreement = [accepted_mean(g.tv, g.agree, share) for g, share in zip(groups, shares, strict=True)]
-    ways = [(r - t) / (r - b) if r > b else math.nan for r, t, b in zip(random, tv, best, strict=True)]
+    ways = [_share_of_way(g, t, share) for g, t, share in zip(groups, tv, shares, strict=True)]
     ratios = [a / b if b else math.nan for a, b in zip(agreement, best_agreement, strict=True)]
     return GateRow(
         *map(estimate, (shares, tv, best, random, ways, agreement, ratios)),

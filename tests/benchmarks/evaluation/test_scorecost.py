@@ -21,7 +21,7 @@ def run(model: onnx.ModelProto, outputs: list[str]) -> list[np.ndarray]:
     manifest = load_manifest(EMBEDDED_BUNDLE)
     cache = np.zeros((manifest.num_tokens, manifest.drafter_heads, manifest.drafter_head_dim), np.float32)
     feeds = {
-        "neighbours": np.array([[1, 2, 3, 4]]), "start": np.array([20]),
+        "neighbours": np.arange(len(manifest.drafter_neighbours))[None], "start": np.array([20]),
         "condition": np.arange(manifest.caption_length), "cache_key": cache, "cache_value": cache,
     }  # fmt: skip
     return ort.InferenceSession(model.SerializeToString()).run(outputs, feeds)
