@@ -1,8 +1,8 @@
 """A cloud that says yes at once: what a picture costs the device if every draft is accepted and there is no network.
 
 In: any `Transport` to a real cloud. Out: the same, but a collaboration stays in this process: every question is
-confirmed while it is asked. Condition and prefix are the real cloud's, fetched when a picture is first opened and kept, so
-the second drawing of a picture waits for nothing. The device's own work is all there: drafter, gate, blocks, encoding.
+confirmed while it is asked. Condition and prefix are the real cloud's, fetched when a picture is first opened and kept,
+so the second drawing of a picture waits for nothing. All the device's own work is there: drafter, gate, blocks, codec.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from contextlib import closing
 
 from device_client.transport import Session, Transport
 from shared import codec
-from shared.errors import TimedOut
+from shared.errors import ProtocolError, TimedOut
+from shared.tree import longest_path
 from shared.types import (
     CloudFrame,
+    Correction,
     DeviceFrame,
     Draft,
     Finish,
@@ -24,6 +26,7 @@ from shared.types import (
     Opened,
     Sampling,
     Summary,
+    TreeDraft,
     Verdict,
     Written,
 )
@@ -83,11 +86,28 @@ class _AcceptingSession:
                 self._frames.extend(self._transport.opening(frame, self._timeout_s))
             case Draft(epoch, block):
                 self._frames.append(Verdict(epoch, block.end))
+            case TreeDraft():
+                self._frames.append(_longest_path(frame))
+            case TreeDraft(epoch, start, tokens, parents):
+                path = longest_path(tokens.tolist(), parents)
+                self._frames.append(Verdict(epoch, start + len(path), Correction(start, tuple(path), epoch + 1)))
             case Finish():
                 self._frames.append(Summary())
+
+            case _:
+                raise ProtocolError(f"frame: no way to accept a {type(frame).__name__} is known")
 
     def receive(self, timeout_s: float) -> CloudFrame | None:
         return self._frames.popleft() if self._frames else None
 
     def close(self) -> None:
         pass
+
+
+def _longest_path(tree: TreeDraft) -> Verdict:
+    """A tree accepted along its longest branch. The token of the cloud's own after it is missing: there is no cloud."""
+    paths: list[tuple[int, ...]] = []
+    for token, parent in zip(tree.tokens.tolist(), tree.parents.tolist(), strict=True):
+        paths.append((*(paths[parent] if parent >= 0 else ()), token))
+    longest = max(paths, key=len)
+    return Verdict(tree.epoch, tree.start + len(longest), Correction(tree.start, longest, tree.epoch + 1))

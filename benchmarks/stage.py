@@ -68,6 +68,11 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the server itself."""
+        return self._address
+
     def info(self) -> Info:
         """What the server says of itself. Raises Unavailable if nothing answers."""
         return self._direct.info()
