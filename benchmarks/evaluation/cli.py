@@ -19,6 +19,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.commands import describe, fail, parse_seeds
+from benchmarks.evaluation.coverage import bounds_reader, covered_mass
 from benchmarks.evaluation.goals import CIAR
 from benchmarks.evaluation.judges import Judges, prepare_judges
 from benchmarks.evaluation.pictures import Picture, held_out_pictures
@@ -27,7 +28,7 @@ from benchmarks.evaluation.quality import NUM_DIRECTIONS, QualityReport, judge_p
 from benchmarks.evaluation.report import CLOUD, CONTEXTS, Evaluation
 from benchmarks.evaluation.rollout import Table, default_sampling, load_pair, plays
 from benchmarks.evaluation.scorecost import VOCAB_SIZES, graph_cost, score_costs
-from benchmarks.evaluation.selective import judge
+from benchmarks.evaluation.selective import by_group, judge
 from benchmarks.evaluation.tables import draw_tables
 from benchmarks.journal import require_writable
 from benchmarks.machine import environment
@@ -114,6 +115,7 @@ def _evaluate(
     pictures = held_out_pictures(pair.vocabulary, num_prompts, groups)
     chosen = plays(manifest, gate)
     sampling = default_sampling(manifest)
+    bounds_of = bounds_reader(bundle, manifest)
     make_gate(gate or manifest.defaults.gate, manifest)  # whatever is wrong with it is told before the work
     judges, note = _judges(pair.vocabulary, manifest, data, len(pictures), out, quick)
     tables = draw_tables(pair, chosen, pictures, sampling, out / "rollouts")
@@ -138,6 +140,7 @@ def _evaluate(
         },
         selective={name: judge(table) for name, table in tables.items()},
         same_as_cloud={name: float((table.tokens == own.tokens)[:, span].mean()) for name, table in tables.items()},
+        mass_inside=by_group(covered_mass(pair, bounds_of, pictures, own, sampling.guidance), own.group),
         score_costs={size: score_costs(size, rounds=5 if quick else 15) for size in tqdm(VOCAB_SIZES, disable=None)},
         graph_cost=graph_cost(bundle, rounds=40 if quick else 150),
         quality=quality,

@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 from benchmarks.evaluation.goals import CIAR, Goal, goals, show, show_spread
 from benchmarks.evaluation.quality import QualityReport
 from benchmarks.evaluation.scorecost import GraphCost, Timing
-from benchmarks.evaluation.selective import COVERAGES, ORACLE, Selective
+from benchmarks.evaluation.selective import COVERAGES, ORACLE, Estimate, Selective
 
 CLOUD = "cloud"
 NAMES = {"uncertainty": "U = Ω·Σ", "ambiguity": "Ω", "disparity": "Σ", ORACLE: "*oracle (knows the TV)*"}
@@ -38,6 +38,8 @@ class Evaluation:
     """By play."""
     same_as_cloud: Mapping[str, float]
     """By play: share of the drafted positions that hold the token of the cloud's own picture."""
+    mass_inside: Estimate
+    """Mass of the cloud's law inside the drafter's bounds, on the cloud's own sequences, temperature 1."""
     score_costs: Mapping[int, Mapping[str, Timing]]
     """By vocabulary size and score."""
     graph_cost: GraphCost | None
@@ -57,6 +59,7 @@ class Evaluation:
                 "goals": [asdict(goal) for goal in self.goals],
                 "same_as_cloud": dict(self.same_as_cloud),
                 "selective": {name: asdict(value) for name, value in self.selective.items()},
+                "mass_inside": asdict(self.mass_inside),
                 "score_costs_us": {
                     size: {name: timing._asdict() for name, timing in costs.items()}
                     for size, costs in self.score_costs.items()
@@ -213,7 +216,11 @@ def _bounds(evaluation: Evaluation) -> Iterator[str]:
         rows,
     )
     yield ""
-    yield "Shares of positions and pictures; the sums run over accepted tokens (where all are asked: over all)."
+    yield (
+        "Shares of positions and pictures; the sums run over accepted tokens (where all are asked: over all). On the "
+        f"cloud's own sequences, {show(evaluation.mass_inside)} of the mass of its law (at temperature 1) is on tokens "
+        "whose probability lies inside their interval."
+    )
 
 
 def _costs(evaluation: Evaluation) -> Iterator[str]:

@@ -62,6 +62,11 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, factor * float(np.std(values, ddof=1)) / math.sqrt(count), groups)
 
 
+def by_group(values: Values, group: NDArray[np.int64]) -> Estimate:
+    """The mean of values (N,), one a picture, over groups (N,)."""
+    return estimate([float(values[group == number].mean()) for number in np.unique(group)])
+
+
 @dataclass(frozen=True)
 class Positions:
     """The drafted positions of some pictures, flattened: (n,) each."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from benchmarks.evaluation.goals import Goal, goals
 from benchmarks.evaluation.report import Evaluation, plain
 from benchmarks.evaluation.scorecost import GraphCost, Timing
-from benchmarks.evaluation.selective import Selective, judge
+from benchmarks.evaluation.selective import Selective, estimate, judge
 from tests.support.tables import some_scores, table
 
 TV = np.array([[0.0, 0.1, 0.2, 0.0, 0.9]] * 4) * np.array([[1.0], [1.0], [0.9], [0.9]])
@@ -38,6 +38,7 @@ def evaluation(**changes: object) -> Evaluation:
         },
         "selective": {name: perfect() for name in ("cloud", "ciar")},
         "same_as_cloud": {"cloud": 1.0, "ciar": 0.8},
+        "mass_inside": estimate([0.4, 0.4]),
         "score_costs": {2048: {"entropy": Timing(1.0, 2.0)}},
         "graph_cost": cost(1.0, 1.2, 1.4),
         "quality": None,

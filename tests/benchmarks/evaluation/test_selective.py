@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.evaluation.selective import ORACLE, accepted_mean, aurc, auroc, estimate, judge, positions, risk_curve
+from benchmarks.evaluation.selective import (
+    ORACLE,
+    accepted_mean,
+    aurc,
+    auroc,
+    by_group,
+    estimate,
+    judge,
+    positions,
+    risk_curve,
+)
 from tests.support.tables import some_scores, table
 
 
@@ -46,6 +56,12 @@ def test_the_interval_is_students() -> None:
     assert found.mean == 3
     assert found.high - found.low == pytest.approx(2 * 2.776 * math.sqrt(2.5) / math.sqrt(5))
     assert math.isnan(estimate([1.0]).half_width)
+
+
+def test_groups_count_alike_however_many_pictures_they_have() -> None:
+    found = by_group(np.array([1.0, 1.0, 0.0]), np.array([4, 4, 9]))
+    assert found.groups == (1.0, 0.0)
+    assert found.mean == 0.5
 
 
 def test_a_gate_that_is_the_oracle_goes_all_the_way_and_a_useless_one_none() -> None:
