@@ -1,7 +1,8 @@
 """The rows of the benchmark: each a name, a mode of the SDK and its settings. None has a decoding loop of its own.
 
 `find_method("ciar")`, or with a number of its own: "ciar:0.1" (share asked), "code:0.5" (share that the cloud writes),
-"sets:16" (k), "certified:4" (budget ε), "lantern:0.2" (δ).
+"sets:16" (k), "certified:4" (budget ε), "lantern:0.2" (δ),
+"eagle:8" (nodes).
 """
 
 from __future__ import annotations
@@ -107,6 +108,18 @@ def _lantern(name: str, number: float | None) -> Method:
     )
 
 
+def _eagle(name: str, number: float | None) -> Method:
+    """EAGLE-2's dynamic trees (see `device_client.tree`), verified exactly in one pass by the cloud's own draws.
+
+    The drafter is this pair's, not one that reads the cloud's hidden states; one drafter step a node.
+    """
+    num_nodes = 16 if number is None else int(number)
+    if num_nodes < 1:
+        raise InvalidRequest(f"method: the nodes of eagle must be at least 1 (got {number:g})")
+    about = f"trees of {num_nodes} drafts, verified at once: the cloud's own picture"
+    return Method(name, Mode.LOSSLESS, about, settings={"tree_nodes": num_nodes})
+
+
 def _code(name: str, number: float | None) -> Method:
     """CoDe (Chen et al., CVPR 2025) splits the scales of a VAR model between a large drafter and a small refiner. For a
     raster model we read it as the paper's row does ("N = 0.3"): the cloud writes that share, the drafter all the rest.
@@ -194,6 +207,7 @@ _MAKERS: dict[str, tuple[Callable[[str, float | None], Method], float]] = {
     "lossless": (_lossless, -1),
     "classic": (_classic, -1),
     "lantern": (_lantern, 1),
+    "eagle": (_eagle, 1e9),
     "code": (_code, 1),
     "ciar": (_ciar, 1),
     "no-features": (_no_features, 1),

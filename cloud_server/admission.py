@@ -14,7 +14,7 @@ from cloud_server.session import Admitted
 from shared.bundle import Manifest
 from shared.captions import CaptionVocabulary
 from shared.errors import Busy, InvalidRequest, PairMismatch, Unavailable
-from shared.types import Acceptance, Block, Lantern, Limits, Open, Sampling, Tokens
+from shared.types import Acceptance, Block, Lantern, Limits, Open, Sampling, Tokens, TreeDraft
 
 
 class Admission:
@@ -82,6 +82,10 @@ class Admission:
             raise InvalidRequest(
                 f"draft.block.laws: {block.laws.shape[1]} values for an asked token; the vocabulary has {vocab_size}"
             )
+
+    def check_tree(self, tree: TreeDraft) -> None:
+        """Raises InvalidRequest for a token outside the vocabulary."""
+        self._check_tokens(tree.tokens, "tree.tokens")
 
     def acquire_slot(self) -> int:
         """A free KV slot. Raises Busy with a retry hint when there is none, Unavailable when draining."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cloud_server.session import Admitted, Reply, RuleOf, Segment, Session, own_rule
 from shared.errors import CiarError, InternalError
-from shared.types import Draft, Finish, Limits
+from shared.types import Draft, Finish, Limits, TreeDraft
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Engine:
 
         self._inbox.put(command)
 
-    def submit(self, session_id: str, frame: Draft | Finish) -> None:
+    def submit(self, session_id: str, frame: Draft | TreeDraft | Finish) -> None:
         """Give a session a frame; what is wrong with it goes to the session's reply."""
 
         def command() -> None:

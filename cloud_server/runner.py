@@ -24,6 +24,7 @@ from cloud_server.session import Segment
 from cloud_server.transformer import Attend, Transformer, TransformerConfig
 from shared.acceptance import Nearest, Neighbours
 from shared.errors import PairMismatch
+from shared.tree import ancestry, depths
 
 
 def load_transformer(folder: Path) -> Transformer:
@@ -56,6 +57,8 @@ class _Span:
     cache_rows: slice
     start: int
     end: int
+    rope_rows: slice | Tensor
+    """(n,) positions of the new rows in the rotary table: their own, but for nodes of a tree."""
     mask: Tensor | None
     """Additive causal mask (n, end), None for a single new row."""
 
@@ -101,7 +104,7 @@ class ModelRunner:
         inputs = [self._embed(segment) for segment in segments]  # (R, n, d) each, R sequences
         spans = self._spans(segments, inputs)
         rope = torch.cat(
-            [self._model.rope[s.start : s.end].repeat(x.shape[0], 1) for s, x in zip(spans, inputs, strict=True)]
+            [self._model.rope[s.rope_rows].repeat(x.shape[0], 1) for s, x in zip(spans, inputs, strict=True)]
         )
         hidden = self._layers.run(torch.cat([x.flatten(0, 1) for x in inputs]), rope, self._attend(spans))  # (N, d)
         wanted = [
@@ -136,17 +139,32 @@ class ModelRunner:
         for segment, x in zip(segments, inputs, strict=True):
             num_sequences, num_rows, _ = x.shape
             first = 2 * segment.slot
+            rope_rows, mask = self._layout(segment)
             spans.append(
                 _Span(
                     packed=slice(offset, offset + num_sequences * num_rows),
                     cache_rows=slice(first, first + num_sequences),
                     start=segment.start,
                     end=segment.end,
-                    mask=self._mask[segment.start : segment.end, : segment.end] if num_rows > 1 else None,
+                    rope_rows=rope_rows,
+                    mask=mask if num_rows > 1 else None,
                 )
             )
             offset += num_sequences * num_rows
         return spans
+
+    def _layout(self, segment: Segment) -> tuple[slice | Tensor, Tensor]:
+        """Where the new rows stand, and what they see: rotary rows (n,), additive mask (n, end)."""
+        rows = slice(segment.start, segment.end)
+        mask = self._mask[rows, : segment.end]
+        if segment.parents is None:
+            return rows, mask
+        trunk_end = segment.end - len(segment.parents)
+        depth = torch.from_numpy(depths(segment.parents)).to(self._device)  # (N,)
+        unseen = torch.from_numpy(~ancestry(segment.parents)).to(self._device)  # (N, N)
+        mask = mask.clone()
+        mask[trunk_end - segment.start :, trunk_end:].masked_fill_(unseen, float("-inf"))
+        return torch.cat([torch.arange(segment.start, trunk_end, device=self._device), trunk_end + depth]), mask
 
     def _attend(self, spans: Sequence[_Span]) -> Attend:
         cache = self._cache

@@ -31,7 +31,7 @@ from shared.errors import (
     TimedOut,
     trailing_metadata,
 )
-from shared.types import CloudFrame, Draft, Finish, Limits, Open, Summary, Written
+from shared.types import CloudFrame, DeviceFrame, Draft, Finish, Limits, Open, Summary, TreeDraft, Written
 from shared.wire.ciar.v1 import service_pb2 as pb
 from shared.wire.ciar.v1 import service_pb2_grpc as pb_grpc
 
@@ -159,6 +159,8 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
                     raise ProtocolError("frame: a second open; a session has one")
                 if isinstance(frame, Draft):
                     self._admission.check_draft(frame.block)
+                if isinstance(frame, TreeDraft):
+                    self._admission.check_tree(frame)
                 if isinstance(frame, Finish):
                     await self._expect_end(context, conversation)
                 conversation.received(frame)
@@ -179,7 +181,7 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
             logger.exception("unforeseen error while reading", extra={"session": admitted.session_id})
             replies.put_nowait(InternalError("unforeseen error; see the server's log"))
 
-    async def _read(self, context: grpc.aio.ServicerContext, conversation: _Conversation) -> Open | Draft | Finish:
+    async def _read(self, context: grpc.aio.ServicerContext, conversation: _Conversation) -> DeviceFrame:
         """The device's next frame. Raises EOFError at the end of the stream, TimedOut when the device owes one."""
         limit_s = self._idle_timeout_s
         message = asyncio.ensure_future(context.read())
@@ -252,7 +254,7 @@ class _Conversation:
     def heard(self) -> None:
         self._last_frame_at = monotonic()
 
-    def received(self, frame: Open | Draft | Finish) -> None:
+    def received(self, frame: DeviceFrame) -> None:
         self._owed_by_cloud += 2 if isinstance(frame, Open) else 1  # opened and prefix
 
     def sent(self, frame: CloudFrame) -> None:

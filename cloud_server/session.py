@@ -15,8 +15,9 @@ from time import perf_counter_ns
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.acceptance import Nearest, Rule, make_rule, verify
+from shared.acceptance import Nearest, Rule, make_rule, verify, walk
 from shared.errors import CiarError, InvalidRequest, ProtocolError
+from shared.tree import follow
 from shared.types import (
     COUPLED,
     Acceptance,
@@ -30,6 +31,7 @@ from shared.types import (
     Opened,
     Sampling,
     Summary,
+    TreeDraft,
     Verdict,
     Written,
 )
@@ -85,6 +87,9 @@ class Segment:
     """(k, r), or None if no row has one."""
     wanted: NDArray[np.int64]
     """(w,) token positions, ascending."""
+    parents: NDArray[np.int64] | None = None
+    """(N,) the last N tokens are a tree, and these its parents (see `shared.tree`): each sees what comes before the
+    tree and its own ancestors, and stands at the position of its depth. Their rows are of no use after the pass."""
 
     @property
     def num_rows(self) -> int:
@@ -127,6 +132,7 @@ class Session:
         self._cached = 0  # input rows in the KV cache
         self._epoch = 0
         self._drafts: deque[tuple[Draft, int]] = deque()  # unanswered, with their arrival (ns)
+        self._tree: tuple[TreeDraft, int] | None = None  # the same; there are no drafts beside a tree
         self._unsent = Written(history.end, ())
         self._queued_since = perf_counter_ns()
         self._summary = Summary(num_prefix_tokens=max(0, admitted.write_until - history.end))
@@ -143,7 +149,7 @@ class Session:
 
     # ---- from the device -------------------------------------------------------------------------------------------
 
-    def receive(self, frame: Draft | Finish) -> None:
+    def receive(self, frame: Draft | TreeDraft | Finish) -> None:
         """Take a frame. Raises ProtocolError or InvalidRequest, which end this session and touch no other."""
         if self.finished or self._finishing:
             raise ProtocolError("frame: the session is finished; open a new one")
@@ -154,6 +160,9 @@ class Session:
             self._finish_if_answered()
         elif frame.epoch < self._epoch:
             self._answer_stale(frame)
+        elif isinstance(frame, TreeDraft):
+            self._check_tree(frame)
+            self._tree = frame, perf_counter_ns()
         else:
             self._check(frame)
             self._drafts.append((frame, perf_counter_ns()))
@@ -161,7 +170,7 @@ class Session:
 
     def _finish_if_answered(self) -> None:
         """The summary, once the device wants no more and every draft has its verdict."""
-        if self._finishing and not self._drafts:
+        if self._finishing and not self._drafts and self._tree is None:
             self.finished = True
             self._reply(self._summary)
 
@@ -182,8 +191,23 @@ class Session:
         if (block.laws is not None) != self._admitted.acceptance.needs_laws:
             wanted = "needs the law of every asked token" if block.laws is None else "needs none; leave them out"
             raise InvalidRequest(f"draft.block.laws: the rule {self._admitted.acceptance} {wanted}")
+        if self._tree is not None:
+            raise ProtocolError("draft: a tree is unanswered; wait for its verdict")
         if len(self._drafts) >= self._limits.max_in_flight:
             raise ProtocolError(f"draft: more than {self._limits.max_in_flight} unanswered drafts")
+
+    def _check_tree(self, tree: TreeDraft) -> None:
+        if tree.epoch > self._epoch:
+            raise ProtocolError(f"tree.epoch: {tree.epoch} has not begun; the session is in epoch {self._epoch}")
+        if self._drafts or self._tree is not None:
+            raise ProtocolError("tree: another draft is unanswered; wait for its verdict")
+        if self._admitted.acceptance != COUPLED:
+            raise InvalidRequest(f"tree: the rule {self._admitted.acceptance} judges no trees; open with none")
+        if tree.start != self._known:
+            raise InvalidRequest(f"tree.start: {tree.start}, but the next token of this epoch is {self._known}")
+        most = min(self._limits.max_block_tokens, len(self._tokens) - self._known)
+        if not 0 < len(tree.tokens) <= most:
+            raise InvalidRequest(f"tree.tokens: {len(tree.tokens)} nodes; send 1 to {most}")
 
     def _append(self, block: Block) -> None:
         span = slice(block.start, block.end)
@@ -192,7 +216,7 @@ class Session:
         self._features[span][block.featured] = block.features
         self._known = block.end
 
-    def _answer_stale(self, draft: Draft) -> None:
+    def _answer_stale(self, draft: Draft | TreeDraft) -> None:
         self._summary = replace(
             self._summary,
             num_drafts=self._summary.num_drafts + 1,
@@ -205,33 +229,51 @@ class Session:
     @property
     def has_work(self) -> bool:
         """Whether `next_segment` would return one."""
-        return not self.finished and (self._writing or bool(self._drafts))
+        return not self.finished and (self._writing or bool(self._drafts) or self._tree is not None)
 
     def next_segment(self) -> Segment:
-        """What the next pass should compute: one more token of the cloud's own, or all drafts that wait."""
+        """What the next pass should compute: one more token of the cloud's own, a tree, or all drafts that wait."""
+        if self._tree is not None:
+            return self._tree_segment(self._tree[0])
         if self._writing:
             wanted = np.array([self._known])
         else:
             wanted = np.concatenate(
                 [draft.block.start + np.flatnonzero(draft.block.asked) for draft, _ in self._drafts]
             )
-        prefix_rows = len(self._admitted.condition)
-        first = max(0, self._cached - prefix_rows)
-        features = self._features[first : wanted[-1]]
+        return self._segment(int(wanted[-1]), wanted)
+
+    def _segment(self, end: int, wanted: NDArray[np.int64]) -> Segment:
+        """All rows that are not in the cache, up to that of the token before `end`."""
+        first = max(0, self._cached - len(self._admitted.condition))
+        features = self._features[first:end]
         return Segment(
             slot=self._slot,
             guidance=self._admitted.sampling.guidance,
             condition=self._admitted.condition,
             start=self._cached,
-            tokens=self._tokens[first : wanted[-1]],
+            tokens=self._tokens[first:end],
             features=features if features.any() else None,
             wanted=wanted,
+        )
+
+    def _tree_segment(self, tree: TreeDraft) -> Segment:
+        """What is missing before the tree, and the tree's nodes behind it, in the rows of the positions that follow."""
+        num_nodes = len(tree.tokens)
+        trunk = self._segment(tree.start, np.arange(tree.start, tree.start + num_nodes + 1))
+        features = trunk.features
+        if features is not None:
+            features = np.pad(features, ((0, num_nodes), (0, 0)))
+        return replace(
+            trunk, tokens=np.concatenate([trunk.tokens, tree.tokens]), features=features, parents=tree.parents
         )
 
     def absorb(self, segment: Segment, logits: NDArray[np.float32], started_ns: int, forward_ns: int) -> None:
         """Take the logits (w, V) of the wanted positions and answer what they decide."""
         self._cached = segment.end
-        if self._writing:
+        if self._tree is not None:
+            self._walk(*self._tree, logits, started_ns, forward_ns)
+        elif self._writing:
             self._write(logits[0], Cost(forward_ns, started_ns - self._queued_since, 1))
         else:
             self._judge(segment, logits, started_ns, forward_ns)
@@ -292,6 +334,31 @@ class Session:
             )
             self._decided = self._known if correction else block.end
             self._reply(Verdict(draft.epoch, self._decided, correction, near_ties=outcome.near_ties, cost=cost))
+        self._finish_if_answered()
+
+    def _walk(
+        self, tree: TreeDraft, arrived_ns: int, logits: NDArray[np.float32], started_ns: int, forward_ns: int
+    ) -> None:
+        """Answer a tree with the cloud's own tokens; the rows of those that were nodes are computed anew next time."""
+        self._tree = None
+        found = walk(self._rule, lambda node: logits[node + 1], tree, len(self._tokens))
+        end = tree.start + len(found.tokens)
+        self._tokens[tree.start : end] = found.tokens
+        self._features[tree.start : end] = 0
+        self._known = self._decided = end
+        self._cached = len(self._admitted.condition) + tree.start
+        self._epoch += 1
+        _, missed = follow(found.tokens, tree.tokens.tolist(), tree.parents.tolist())
+        cost = Cost(forward_ns, max(0, started_ns - arrived_ns), 1)
+        self._summary = replace(
+            self._summary,
+            cost=self._summary.cost + cost,
+            num_drafts=self._summary.num_drafts + 1,
+            num_asked=self._summary.num_asked + len(tree.tokens),
+            num_corrections=self._summary.num_corrections + missed,
+        )
+        correction = Correction(tree.start, found.tokens, self._epoch)
+        self._reply(Verdict(tree.epoch, end, correction, near_ties=found.near_ties, cost=cost))
         self._finish_if_answered()
 
     def _correct(self, position: int, token: int) -> Correction:

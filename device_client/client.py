@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -30,6 +31,7 @@ from device_client.loop import Account, Loop, Request, set_committed
 from device_client.result import Decision, Mode, Result, Timings, Traffic
 from device_client.track import Track
 from device_client.transport import GrpcTransport, Transport
+from device_client.tree import TreeLoop
 from device_client.waiting import Deadline, Retry, RetryPolicy
 from shared.acceptance import parse_acceptance
 from shared.bundle import Manifest, parse_manifest
@@ -143,6 +145,7 @@ class Client:
         top_p: float | None = None,
         prefix_rate: float | None = None,
         acceptance: str = "coupled",
+        tree_nodes: int = 0,
         send_features: bool = True,
         timeout_s: float = 60.0,
         on_progress: Callable[[Progress], None] | None = None,
@@ -160,6 +163,8 @@ class Client:
         stands if the cloud draws the same with the same seed. "classic": min(1, p/q) and a residual, so that the
         picture has the cloud's law and is not its own. "lantern:K:DELTA", or "lantern" with the paper's numbers:
         classic, relaxed, so that it has not even the law. The last two send 2·V bytes with each asked token.
+        tree_nodes: in mode "lossless" with the coupled rule, draft trees of so many nodes in place of a chain (0), and
+        wait for each answer; `depth` and `max_ahead` have no meaning then.
         send_features: tell the cloud how sure the device was of its own tokens (paper).
         timeout_s: for the whole picture, waiting for other threads' pictures included.
 
@@ -185,6 +190,7 @@ class Client:
                 max_ahead=_require_count("max_ahead", max_ahead, None),
                 acceptance=_acceptance(chosen, acceptance, manifest),
             )
+            num_nodes = _num_tree_nodes(chosen, tree_nodes, request.acceptance, info.limits)
             limits = _fitting(info.limits, request.acceptance, manifest)
             chosen_gate = bounded(_gate(chosen, gate, manifest), limits.max_block_tokens)
             pair = self._pair(manifest, deadline)
@@ -195,7 +201,7 @@ class Client:
                 if chosen is Mode.CLOUD:
                     account = self._draw_in_the_cloud(request, track, deadline, report)
                 else:
-                    account = self._draw_together(request, chosen_gate, track, limits, deadline, report)
+                    account = self._draw_together(request, chosen_gate, num_nodes, track, limits, deadline, report)
             except CiarError as error:
                 set_committed(error, track)
                 raise
@@ -218,13 +224,15 @@ class Client:
         self,
         request: Request,
         gate: Gate,
+        num_nodes: int,
         track: Track,
         limits: Limits,
         deadline: Deadline,
         report: Callable[[Track], None] | None,
     ) -> Account:
         assert self._known_pair is not None
-        loop = Loop(
+        loop_of = partial(TreeLoop, num_nodes=num_nodes) if num_nodes else Loop
+        loop = loop_of(
             request,
             transport=self._transport,
             drafter=self._known_pair.drafter,
@@ -352,6 +360,14 @@ def _acceptance(mode: Mode, spec: str, manifest: Manifest) -> Acceptance:
     if mode not in _ASKING and acceptance != COUPLED:
         raise InvalidRequest(f"acceptance: mode {mode.value!r} asks the cloud nothing; leave it out")
     return acceptance
+
+
+def _num_tree_nodes(mode: Mode, value: int, acceptance: Acceptance, limits: Limits) -> int:
+    if value == 0:
+        return 0
+    if mode is not Mode.LOSSLESS or acceptance != COUPLED:
+        raise InvalidRequest("tree_nodes: trees are for mode 'lossless' with acceptance 'coupled'; leave it at 0")
+    return _require_count("tree_nodes", value, limits.max_block_tokens)
 
 
 def _fitting(limits: Limits, acceptance: Acceptance, manifest: Manifest) -> Limits:

@@ -39,7 +39,7 @@ from shared.types import (
 MIN_SURVIVAL = 0.1
 """Drafting ahead stops where a draft would stand with less than this chance: it would only heat the device (ours)."""
 
-Frame = TypeVar("Frame", Opened, Written)
+Frame = TypeVar("Frame", Opened, Written, Verdict)
 
 
 @dataclass(frozen=True, slots=True)

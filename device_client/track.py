@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from device_client.gates import Scores
 from device_client.result import Decision
 from shared.errors import ProtocolError
-from shared.types import Block, Correction, Cost, Verdict, Written
+from shared.tree import follow
+from shared.types import Block, Correction, Cost, TreeDraft, Verdict, Written
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
@@ -169,6 +170,29 @@ class Track:
         self._commit_local()
         return None
 
+    def add_tree(self, tree: TreeDraft) -> None:
+        """A tree that is sent: all of it is asked about."""
+        self._in_flight.append(_Sent(self.epoch, tree.start, tree.start + len(tree.tokens)))
+        self.num_requests += 1
+        self.num_asked += len(tree.tokens)
+
+    def settle_tree(self, tree: TreeDraft, verdict: Verdict) -> None:
+        """Take in the cloud's own tokens along the tree in flight. Raises ProtocolError if the verdict does not fit."""
+        self.cost += verdict.cost
+        self._in_flight.popleft()
+        correction = verdict.correction
+        if verdict.stale or verdict.epoch != tree.epoch or correction is None or correction.position != tree.start:
+            raise ProtocolError(f"verdict: no tokens from {tree.start} on, where the tree of epoch {tree.epoch} starts")
+        self.near_ties.extend(verdict.near_ties)
+        num_inside, missed = follow(correction.tokens, tree.tokens.tolist(), tree.parents.tolist())
+        self._put(tree.start, correction.tokens[:num_inside], Decision.CONFIRMED)
+        self._put(tree.start + num_inside, correction.tokens[num_inside:], Decision.CORRECTED)
+        self._continue_at(tree.start + len(correction.tokens))
+        self.epoch = correction.next_epoch
+        self.num_confirmed += num_inside
+        self.num_corrections += missed
+        self.num_discarded += len(tree.tokens) - num_inside
+
     def rewind(self) -> None:
         """Keep only what is final, for a new session."""
         self._in_flight.clear()
@@ -223,6 +247,8 @@ class Track:
         self.num_open = 0
 
     def _put(self, start: int, tokens: tuple[int, ...], decision: Decision) -> None:
+        if not tokens:
+            return
         if start + len(tokens) > self.num_tokens:
             raise ProtocolError(f"tokens: {len(tokens)} from {start} on are more than a picture of {self.num_tokens}")
         if not 0 <= min(tokens) <= max(tokens) < self._vocab_size:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from shared.coupling import Draw, draw, filtered, gumbel, strongest, uniform
 from shared.errors import InvalidRequest
-from shared.types import Acceptance, Classic, Coupled, Lantern, Sampling
+from shared.tree import ROOT, children
+from shared.types import Acceptance, Classic, Coupled, Lantern, Sampling, TreeDraft
 
 Logits = NDArray[np.float32]
 Law = NDArray[np.float64]
@@ -243,6 +244,35 @@ def verify(
         if verdict.token != drafted(position):
             return Outcome(position, verdict.token, tuple(near_ties))
     return Outcome(None, None, tuple(near_ties))
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What the cloud drew along a tree."""
+
+    tokens: tuple[int, ...]
+    """From the tree's first position on: those of the nodes it passed, and one more unless the picture ends."""
+    near_ties: tuple[int, ...]
+
+
+def walk(rule: Rule, logits_at: Callable[[int], Logits], tree: TreeDraft, num_tokens: int) -> Walk:
+    """Draw the cloud's own tokens from a tree's start on, for as long as the last one drawn is a node of the tree.
+
+    logits_at(node) -> (V,), the cloud's logits after a node, −1 for the root; num_tokens: T. With the coupled rule
+    these are the tokens that the cloud draws alone, whatever the tree offers (exact verification; ours). The
+    multi-round rejection sampling of EAGLE-2 (arXiv 2406.16858) keeps the law only.
+    """
+    offers = children(tree.tokens.tolist(), tree.parents.tolist())
+    tokens: list[int] = []
+    near_ties: list[int] = []
+    node: int | None = ROOT
+    while node is not None and (position := tree.start + len(tokens)) < num_tokens:
+        own = rule(logits_at(node), position, -1)
+        tokens.append(own.token)
+        if own.is_near_tie:
+            near_ties.append(position)
+        node = offers.get((node, own.token))
+    return Walk(tuple(tokens), tuple(near_ties))
 
 
 def total_variation(p: NDArray[np.floating], q: NDArray[np.floating]) -> NDArray[np.floating]:

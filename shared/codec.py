@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from shared.errors import InvalidRequest
+from shared.tree import children
 from shared.types import (
     Acceptance,
     Block,
@@ -33,6 +34,7 @@ from shared.types import (
     Sampling,
     Summary,
     Tokens,
+    TreeDraft,
     Verdict,
     Written,
 )
@@ -55,6 +57,14 @@ def encode_device_frame(frame: DeviceFrame) -> pb.CollaborateRequest:
                     acceptance=_encode_acceptance(frame.acceptance),
                 )
             )
+        case TreeDraft():
+            tree = pb.TreeDraft(
+                epoch=frame.epoch,
+                start=frame.start,
+                tokens=frame.tokens.tolist(),
+                parents=(frame.parents + 1).tolist(),
+            )
+            return pb.CollaborateRequest(tree=tree)
         case Finish():
             return pb.CollaborateRequest(finish=pb.Finish())
 
@@ -73,10 +83,12 @@ def decode_device_frame(message: pb.CollaborateRequest, feature_dim: int) -> Dev
                 history=decode_block(message.open.history, feature_dim, "open.history"),
                 acceptance=_decode_acceptance(message.open),
             )
+        case "tree":
+            return _decode_tree(message.tree)
         case "finish":
             return Finish()
         case _:
-            raise InvalidRequest("frame: empty; send open, draft or finish")
+            raise InvalidRequest("frame: empty; send open, draft, tree or finish")
 
 
 def encode_cloud_frame(frame: CloudFrame) -> pb.CollaborateResponse:
@@ -228,6 +240,18 @@ def _decode_laws(data: bytes, num_rows: int, name: str) -> Laws | None:
     if not np.isfinite(laws).all():
         raise InvalidRequest(f"{name}: NaN or infinity in it")
     return laws
+
+
+def _decode_tree(message: pb.TreeDraft) -> TreeDraft:
+    """A tree whose parents come before their children, and whose siblings differ. Raises InvalidRequest."""
+    tokens, parents = to_tokens(message.tokens), to_tokens(message.parents) - 1
+    if len(parents) != len(tokens):
+        raise InvalidRequest(f"tree.parents: {len(parents)} for {len(tokens)} tokens; one each")
+    if (late := np.flatnonzero(parents >= np.arange(len(parents)))).size:
+        raise InvalidRequest(f"tree.parents: that of node {late[0]} does not come before it")
+    if len(children(tokens.tolist(), parents.tolist())) < len(tokens):
+        raise InvalidRequest("tree.tokens: two siblings with the same token; leave one out")
+    return TreeDraft(message.epoch, message.start, tokens, parents)
 
 
 def _encode_acceptance(acceptance: Acceptance) -> pb.Acceptance | None:

@@ -139,6 +139,19 @@ class Draft:
     block: Block
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TreeDraft:
+    """Several ways in which the picture may go on after what is decided, of an epoch."""
+
+    epoch: int
+    start: int
+    """Absolute position of the first level."""
+    tokens: Tokens
+    """(N,) parents before children."""
+    parents: Tokens
+    """(N,) index of each node's parent, −1 for the first level."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finish:
     """No more drafts."""
@@ -197,7 +210,7 @@ class Summary:
     num_corrections: int = 0
 
 
-DeviceFrame = Open | Draft | Finish
+DeviceFrame = Open | Draft | TreeDraft | Finish
 CloudFrame = Opened | Written | Verdict | Summary
 
 

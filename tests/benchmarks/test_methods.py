@@ -42,7 +42,7 @@ def test_every_row_draws_a_picture_that_is_a_function_of_its_seed(
     if name != "device":  # the tiny drafter is too sure of itself for noise to matter
         assert pictures[0].tokens != pictures[2].tokens
     assert pictures[0].mode is method.mode
-    if name in (BASE, "lossless"):
+    if name in (BASE, "lossless", "eagle"):
         assert pictures[0].tokens == cloud.model.picture(method_sampling(setting, 4))
 
 
@@ -83,6 +83,12 @@ def test_rows_with_a_rule_say_which(cloud: FakeCloud, setting: Setting, tmp_path
 RULES = {"lossless": "coupled", "classic": "classic", "lantern": "lantern:1:0.1", "lantern:0.4": "lantern:1:0.4"}
 
 
+def test_a_row_of_trees_has_its_nodes(cloud: FakeCloud, setting: Setting, tmp_path: Path) -> None:
+    with Client(transport=cloud, cache_dir=tmp_path) as client:
+        find_method("eagle:3").draw(client, "prompt", 0, setting, timeout_s=60)
+    assert max(len(tree.tokens) for tree in cloud.trees) == 3
+
+
 def test_gates_take_the_common_share_or_their_own(setting: Setting) -> None:
     def gate_name(spec: str) -> str:
         method = find_method(spec)
@@ -116,7 +122,7 @@ def test_only_gates_with_a_doubt_need_calibration() -> None:
     ("spec", "sentence"),
     [
         ("entropi", "did you mean 'entropy'"),
-        ("eagle-2", "known are cloud, lossless"),
+        ("medusa", "known are cloud, lossless"),
         ("cloud:1", "takes no number"),
         ("ciar:x", "'x' in 'ciar:x' is not a number"),
         ("ciar:1.5", "in [0, 1]"),
@@ -124,6 +130,8 @@ def test_only_gates_with_a_doubt_need_calibration() -> None:
         ("sets:0", "at least 1"),
         ("classic:1", "takes no number"),
         ("lantern:1.5", "in [0, 1]"),
+        ("eagle:0", "at least 1"),
+        ("eagle:0.5", "at least 1"),
     ],
 )
 def test_nonsense_is_a_sentence(spec: str, sentence: str) -> None:

@@ -23,6 +23,7 @@ from shared.types import (
     Limits,
     Opened,
     Summary,
+    TreeDraft,
     Verdict,
     Written,
 )
@@ -313,6 +314,136 @@ def test_laws_come_with_the_rules_that_need_them(
 def test_a_session_may_be_given_another_rule() -> None:
     with pytest.raises(InvalidRequest, match="no distances"):
         Table(acceptance=Lantern(1, 0.1))
+
+
+# ---- trees ---------------------------------------------------------------------------------------------------------
+
+
+def tree(tokens: list[int], parents: list[int], start: int, epoch: int = 0) -> TreeDraft:
+    return TreeDraft(epoch, start, np.array(tokens, np.int64), np.array(parents, np.int64))
+
+
+def test_a_tree_is_answered_with_the_clouds_own_tokens() -> None:
+    table = Table(write_until=3)
+    table.settle()
+    # wrong | own 3 → wrong | own 4 → own 5, with the right path behind the wrong ones
+    nodes = [wrong(3), OWN[3], wrong(4), OWN[4], OWN[5]]
+    table.session.receive(tree(nodes, [-1, -1, 1, 1, 3], 3))
+    assert [plain(frame) for frame in table.settle()] == [(0, 7, Correction(3, tuple(OWN[3:7]), 1), False)]
+    assert len(table.runner.passes) == 3 + 1
+    table.session.receive(tree([wrong(7)], [-1], 7, epoch=1))
+    assert [plain(frame) for frame in table.settle()] == [(1, 8, Correction(7, (OWN[7],), 2), False)]
+    table.draft(OWN[8:T], 8, epoch=2)  # a chain may follow
+    assert [plain(frame) for frame in table.settle()] == [(2, T, None, False)]
+    table.session.receive(Finish())
+    (summary,) = table.settle()
+    assert isinstance(summary, Summary)
+    assert (summary.num_drafts, summary.num_asked, summary.num_corrections) == (3, 5 + 1 + 4, 1)
+
+
+def test_a_tree_from_the_very_start_to_the_very_end() -> None:
+    table = Table(write_until=0, limits=Limits(max_block_tokens=T))
+    table.settle()
+    table.session.receive(tree(OWN, [node - 1 for node in range(T)], 0))
+    assert [plain(frame) for frame in table.settle()] == [(0, T, Correction(0, tuple(OWN), 1), False)]
+
+
+def test_a_tree_after_a_history_with_features() -> None:
+    tokens, features = np.array([4, 5]), np.array([[0.0] * R, [1.5] * R], np.float32)
+    featured = np.array([False, True])
+    history = Block(0, tokens, np.zeros(2, np.bool_), featured, features[featured].astype(np.float16))
+    table = Table(write_until=0, history=history)
+    table.settle()
+    first = int(law(CONDITION, tokens, features).argmax())
+    then = int(law(CONDITION, np.append(tokens, first), np.pad(features, ((0, 1), (0, 0)))).argmax())
+    table.session.receive(tree([(first + 1) % V, first], [-1, -1], 2))
+    assert [plain(frame) for frame in table.settle()] == [(0, 4, Correction(2, (first, then), 1), False)]
+
+
+def test_random_trees_end_in_the_clouds_own_picture() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        start = int(rng.integers(0, T))
+        table = Table(write_until=start)
+        table.settle()
+        drawn, epoch = list(OWN[:start]), 0
+        while len(drawn) < T:
+            start, nodes, parents = len(drawn), [], []
+            taken: set[tuple[int, int]] = set()
+            depth: list[int] = []
+            for _ in range(int(rng.integers(1, min(8, T - start) + 1))):
+                parent = int(rng.integers(-1, len(nodes)))
+                level = 0 if parent < 0 else depth[parent] + 1
+                token = OWN[start + level] if rng.random() < 0.6 else int(rng.integers(V))
+                if (parent, token) not in taken:
+                    taken.add((parent, token))
+                    nodes.append(token)
+                    parents.append(parent)
+                    depth.append(level)
+            table.session.receive(tree(nodes, parents, start, epoch))
+            (verdict,) = table.settle()
+            assert isinstance(verdict, Verdict)
+            assert verdict.correction is not None
+            drawn += verdict.correction.tokens
+            epoch = verdict.correction.next_epoch
+            assert verdict.verified_through == len(drawn)
+        assert drawn == OWN
+
+
+@pytest.mark.parametrize(
+    ("draft", "error", "sentence"),
+    [
+        (tree([1], [-1], 3, epoch=1), ProtocolError, r"tree\.epoch: 1 has not begun"),
+        (tree([1], [-1], 4), InvalidRequest, r"tree\.start: 4, but the next .* is 3"),
+        (tree([], [], 3), InvalidRequest, r"tree\.tokens: 0 nodes; send 1 to 8"),
+        (tree([1] * 9, list(range(-1, 8)), 3), InvalidRequest, r"tree\.tokens: 9 nodes; send 1 to 8"),
+    ],
+)
+def test_a_bad_tree_is_refused_and_changes_nothing(draft: TreeDraft, error: type[CiarError], sentence: str) -> None:
+    table = Table(write_until=3)
+    table.settle()
+    with pytest.raises(error, match=sentence):
+        table.session.receive(draft)
+    assert not table.session.has_work
+    table.draft(OWN[3:5], 3)
+    assert [plain(frame) for frame in table.settle()] == [(0, 5, None, False)]
+
+
+def test_a_tree_has_no_more_nodes_than_the_picture_has_room_for() -> None:
+    table = Table(write_until=T - 2)
+    table.settle()
+    with pytest.raises(InvalidRequest, match=r"tree\.tokens: 3 nodes; send 1 to 2"):
+        table.session.receive(tree([1, 2, 3], [-1, -1, -1], T - 2))
+
+
+def test_a_tree_and_another_draft_do_not_wait_together() -> None:
+    table = Table(write_until=3)
+    table.settle()
+    table.session.receive(tree([1], [-1], 3))
+    with pytest.raises(ProtocolError, match="a tree is unanswered"):
+        table.draft([1], 3)
+    with pytest.raises(ProtocolError, match="another draft is unanswered"):
+        table.session.receive(tree([1], [-1], 3))
+    table.session.receive(Finish())
+    verdict, summary = table.settle()
+    assert isinstance(verdict, Verdict)
+    assert isinstance(summary, Summary)
+
+
+def test_a_stale_tree_is_answered_as_stale() -> None:
+    table = Table(write_until=3)
+    table.settle()
+    table.draft([wrong(3)], 3)
+    table.settle()
+    table.session.receive(tree([1], [-1], 4))
+    assert [plain(frame) for frame in table.settle()] == [(0, 4, None, True)]
+
+
+def test_only_the_coupled_rule_judges_trees() -> None:
+    table = Table(write_until=3, acceptance=Classic())
+    table.settle()
+    with pytest.raises(InvalidRequest, match="the rule classic judges no trees"):
+        table.session.receive(tree([1], [-1], 3))
 
 
 # ---- protocol errors -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from device_client.loop import Loop, Request
 from device_client.result import Decision
 from device_client.track import Track
 from device_client.transport import GrpcTransport, Transport
+from device_client.tree import TreeLoop
 from device_client.waiting import Deadline, RetryPolicy
 from shared.bundle import Manifest, load_manifest
 from shared.errors import CiarError, InvalidRequest, PairMismatch
@@ -62,7 +64,9 @@ def draw(transport: Transport, manifest: Manifest, gate: Gate, **changes: object
         acceptance=values.get("acceptance", COUPLED),  # type: ignore[arg-type]
     )
     track = Track(manifest.num_tokens, manifest.vocab_size, manifest.feature_dim)
-    Loop(
+    num_nodes = int(values.get("num_nodes", 0))  # type: ignore[call-overload]
+    loop_of = partial(TreeLoop, num_nodes=num_nodes) if num_nodes else Loop
+    loop_of(
         request,
         transport=transport,
         drafter=TableDrafter(manifest),
@@ -129,6 +133,15 @@ def test_the_relaxed_rule_confirms_more(transport: Transport, manifest: Manifest
         return sum(track.num_confirmed for track in tracks)
 
     assert num_confirmed(Lantern(40, 0.5)) > num_confirmed(Classic()) + 10
+
+
+def test_trees_commit_what_the_cloud_writes_alone(transport: Transport, manifest: Manifest) -> None:
+    for seed in range(6):
+        sampling = Sampling(seed=seed, guidance=1.5)
+        alone = [token for part, _ in transport.generate(PROMPT, sampling, (), 60) for token in part.tokens]
+        track = draw(transport, manifest, AlwaysAsk(), seed=seed, num_nodes=1 + 5 * seed)
+        assert track.tokens.tolist() == alone
+        assert Decision.LOCAL not in track.decisions
 
 
 def test_the_cloud_alone_goes_on_where_it_was_left(transport: Transport) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from device_client.drafter import Proposal
 from device_client.gates import Scores
-from shared.acceptance import Neighbours, coupled, make_rule, verify
+from shared.acceptance import Neighbours, coupled, make_rule, verify, walk
 from shared.bundle import Manifest
 from shared.errors import CiarError, ProtocolError
 from shared.grid import neighbour_index
@@ -29,6 +29,7 @@ from shared.types import (
     Sampling,
     Summary,
     Tokens,
+    TreeDraft,
     Verdict,
     Written,
 )
@@ -84,6 +85,7 @@ class FakeCloud:
         self.num_received = 0
         self.opens: list[Open] = []
         self.drafts: list[Draft] = []
+        self.trees: list[TreeDraft] = []
         self.closed = False
         self.num_fetched = 0
 
@@ -149,6 +151,8 @@ class FakeSession:
                 self._open(frame)
             case Draft():
                 self._judge(frame)
+            case TreeDraft():
+                self._walk(frame)
             case Finish():
                 self._reply(Summary())
 
@@ -233,6 +237,27 @@ class FakeSession:
         self._epoch += 1
         correction = Correction(position, tuple(self._tokens[position:].tolist()), self._epoch)
         self._reply(Verdict(draft.epoch, len(self._tokens), correction, cost=Cost(1, 1, 1)))
+
+    def _walk(self, tree: TreeDraft) -> None:
+        cloud = self._cloud
+        cloud.trees.append(tree)
+        self._in_flight += 1
+        assert self._in_flight == 1, "one tree at a time"
+        assert (tree.epoch, tree.start) == (self._epoch, len(self._tokens))
+        assert 0 < len(tree.tokens) <= min(cloud.limits.max_block_tokens, cloud.model.num_tokens - tree.start)
+
+        def logits_at(node: int) -> NDArray[np.float32]:
+            path: list[int] = []
+            while node >= 0:
+                path.insert(0, int(tree.tokens[node]))
+                node = int(tree.parents[node])
+            return cloud.model.logits(np.append(self._tokens, np.array(path, np.int64)), self._features)
+
+        found = walk(coupled(self._sampling), logits_at, tree, cloud.model.num_tokens)
+        self._tokens = np.append(self._tokens, found.tokens)
+        self._epoch += 1
+        correction = Correction(tree.start, found.tokens, self._epoch)
+        self._reply(Verdict(tree.epoch, len(self._tokens), correction, cost=Cost(1, 1, 1)))
 
 
 class FakeDrafter:

@@ -80,6 +80,14 @@ def test_a_rule_of_ones_own(make_client: MakeClient) -> None:
     assert client.generate("x", mode="device").acceptance == "none"
 
 
+def test_trees_in_place_of_a_chain(make_client: MakeClient) -> None:
+    client, cloud = make_client()
+    result = client.generate("x", mode="lossless", tree_nodes=5)
+    assert result.tokens == cloud.model.picture(Sampling())
+    assert max(len(tree.tokens) for tree in cloud.trees) == 5
+    assert not cloud.drafts
+
+
 def test_blocks_are_short_enough_for_the_laws_in_them(
     make_client: MakeClient, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +119,9 @@ def test_a_gate_of_ones_own(make_client: MakeClient) -> None:
         ({"mode": "?"}, "mode: unknown mode '?'; known are ciar, lossless, cloud, device"),
         ({"acceptance": "clasic"}, "acceptance: unknown rule 'clasic'; did you mean 'classic'"),
         ({"acceptance": "lantern:10:2"}, "acceptance: DELTA of lantern"),
+        ({"tree_nodes": 4}, "tree_nodes: trees are for mode 'lossless'"),
+        ({"tree_nodes": 4, "mode": "lossless", "acceptance": "classic"}, "tree_nodes: trees are for mode 'lossless'"),
+        ({"tree_nodes": -1, "mode": "lossless"}, "tree_nodes: must be a whole number"),
         ({"acceptance": "classic", "mode": "cloud"}, "acceptance: mode 'cloud' asks the cloud nothing"),
         ({"seed": -1}, "sampling.seed: "),
         ({"seed": 2**64}, "sampling.seed: "),

@@ -12,6 +12,7 @@ from shared.acceptance import (
     Neighbours,
     Outcome,
     Rule,
+    Walk,
     classic,
     coupled,
     lantern,
@@ -20,10 +21,12 @@ from shared.acceptance import (
     parse_acceptance,
     total_variation,
     verify,
+    walk,
 )
 from shared.coupling import Draw, draw, sample
 from shared.errors import InvalidRequest
-from shared.types import Acceptance, Classic, Coupled, Lantern, Sampling
+from shared.tree import depths
+from shared.types import Acceptance, Classic, Coupled, Lantern, Sampling, TreeDraft
 
 # Three positions, vocabulary of 4. Greedy takes 2, 0, 3.
 TABLE = np.array([[0, 1, 5, 2], [4, 0, 1, 2], [0, 3, 1, 9]], np.float32)
@@ -119,6 +122,32 @@ def test_total_variation() -> None:
     p, q = np.array([[0.5, 0.5, 0.0], [1.0, 0, 0]]), np.array([[0.25, 0.25, 0.5], [0, 0, 1.0]])
     np.testing.assert_allclose(total_variation(p, q), [0.5, 1.0])
     np.testing.assert_allclose(total_variation(p, p), [0.0, 0.0])
+
+
+# ---- trees ---------------------------------------------------------------------------------------------------------
+
+TREE = TreeDraft(0, 10, np.array([2, 1, 0, 3]), np.array([-1, -1, 0, 2]))
+"""Offers 2 0 3, or 1."""
+
+
+def walked(tree: TreeDraft, num_tokens: int = 20) -> Walk:
+    """The laws of TABLE by depth, then flat ones with a tie of 0 and 1."""
+    depth = [0, *(depths(tree.parents) + 1)]
+    rows = [*TABLE, np.array([1, 1, 0, 0], np.float32)]
+    return walk(GREEDY, lambda node: rows[depth[node + 1]], tree, num_tokens)
+
+
+def test_a_walk_goes_on_while_the_tree_offers_the_clouds_token() -> None:
+    assert walked(TREE) == Walk((2, 0, 3, 0), (13,))
+
+
+def test_a_walk_ends_with_the_first_token_that_is_not_offered() -> None:
+    assert walked(TreeDraft(0, 10, np.array([1, 0]), np.array([-1, 0]))) == Walk((2,), ())
+    assert walked(TreeDraft(0, 10, np.array([2, 1]), np.array([-1, 0]))) == Walk((2, 0), ())
+
+
+def test_a_walk_ends_with_the_picture() -> None:
+    assert walked(TREE, num_tokens=12) == Walk((2, 0), ())
 
 
 # ---- classic and LANTERN: hand-written laws ------------------------------------------------------------------------

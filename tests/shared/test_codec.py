@@ -27,6 +27,7 @@ from shared.types import (
     Opened,
     Sampling,
     Summary,
+    TreeDraft,
     Verdict,
     Written,
 )
@@ -76,6 +77,17 @@ DEVICE_FRAMES = st.one_of(
         acceptance=ACCEPTANCES,
     ),
     st.builds(Draft, U32, blocks()),
+    st.builds(
+        lambda epoch, start, numbers: TreeDraft(
+            epoch,
+            start,
+            np.arange(len(numbers)),
+            np.array([number % (node + 1) - 1 for node, number in enumerate(numbers)], np.int64),
+        ),
+        U32,
+        U32,
+        st.lists(U32, max_size=12),
+    ),
     st.just(Finish()),
 )
 CORRECTIONS = st.builds(Correction, U32, st.lists(U32, min_size=1, max_size=4).map(tuple), U32)
@@ -97,7 +109,7 @@ def plain(value: Any) -> Any:
 
 
 @given(DEVICE_FRAMES)
-def test_device_frames_survive_the_wire(frame: Open | Draft | Finish) -> None:
+def test_device_frames_survive_the_wire(frame: Open | Draft | TreeDraft | Finish) -> None:
     data = codec.encode_device_frame(frame).SerializeToString()
     assert plain(codec.decode_device_frame(pb.CollaborateRequest.FromString(data), R)) == plain(frame)
 
@@ -279,6 +291,24 @@ def test_sampling_that_was_not_sent_is_refused() -> None:
 def test_a_rule_that_is_no_rule_is_named(acceptance: pb.Acceptance, sentence: str) -> None:
     good = codec.encode_sampling(Sampling())
     message = pb.CollaborateRequest(open=pb.Open(sampling=good, acceptance=acceptance))
+    with pytest.raises(InvalidRequest) as caught:
+        codec.decode_device_frame(message, R)
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "parents", "sentence"),
+    [
+        ([1, 2], [0], "tree.parents: 1 for 2 tokens"),
+        ([1, 2], [0, 2], "tree.parents: that of node 1 does not come before it"),
+        ([1], [1], "tree.parents: that of node 0"),
+        ([1, 2], [0, 2**32 - 1], "tree.parents: that of node 1"),
+        ([1, 1], [0, 0], "tree.tokens: two siblings with the same token"),
+        ([3, 1, 2, 1], [0, 1, 1, 1], "tree.tokens: two siblings"),
+    ],
+)
+def test_a_malformed_tree_is_named(tokens: list[int], parents: list[int], sentence: str) -> None:
+    message = pb.CollaborateRequest(tree=pb.TreeDraft(tokens=tokens, parents=parents))
     with pytest.raises(InvalidRequest) as caught:
         codec.decode_device_frame(message, R)
     assert str(caught.value).startswith(sentence)

@@ -59,10 +59,33 @@ class FakeRunner:
         new = np.zeros((len(segment.tokens), R), np.float32) if segment.features is None else segment.features
         tokens, features = np.concatenate([tokens, segment.tokens]), np.concatenate([features, new])
         self._slots[segment.slot] = (condition, tokens, features)
+        if segment.parents is not None:
+            return self._tree(segment, condition, tokens, features)
         predicted = segment.wanted + C - 1
         assert (predicted >= segment.start).all(), "a wanted law is predicted by a row that is not in the pass"
         assert (predicted < segment.end).all(), "a wanted law is predicted by a row that is not in the pass"
         return np.stack([law(condition, tokens[:t], features[:t]) for t in segment.wanted])
+
+    def _tree(
+        self,
+        segment: Segment,
+        condition: NDArray[np.int64],
+        tokens: NDArray[np.int64],
+        features: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """The laws behind the last token before the tree, and behind each node."""
+        assert segment.parents is not None
+        start = len(tokens) - len(segment.parents)
+        assert segment.wanted.tolist() == list(range(start, len(tokens) + 1))
+        assert segment.start < C + start, "the row before the tree must be in the pass"
+        laws = [law(condition, tokens[:start], features[:start])]
+        for node in range(len(segment.parents)):
+            path = [node]
+            while segment.parents[path[0]] >= 0:
+                path.insert(0, int(segment.parents[path[0]]))
+            rows = [*range(start), *(start + step for step in path)]
+            laws.append(law(condition, tokens[rows], features[rows]))
+        return np.stack(laws)
 
 
 def admitted(

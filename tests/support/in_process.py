@@ -16,7 +16,7 @@ from shared.bundle import MANIFEST, load_manifest
 from shared.captions import CaptionVocabulary
 from shared.codec import to_tokens
 from shared.errors import CiarError, ProtocolError
-from shared.types import CloudFrame, DeviceFrame, Draft, Finish, Limits, Open, Sampling, Written
+from shared.types import CloudFrame, DeviceFrame, Draft, Limits, Open, Sampling, TreeDraft, Written
 
 
 class InProcessTransport:
@@ -99,9 +99,10 @@ class InProcessSession:
             self._session_id = admitted.session_id
             self._engine.open(admitted, self._slot, self._replies.put)
             return
-        assert isinstance(frame, Draft | Finish)
         if isinstance(frame, Draft):
             self._admission.check_draft(frame.block)
+        if isinstance(frame, TreeDraft):
+            self._admission.check_tree(frame)
         self._engine.submit(self._session_id, frame)
 
     def receive(self, timeout_s: float) -> CloudFrame | None:

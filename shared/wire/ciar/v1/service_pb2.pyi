@@ -127,14 +127,16 @@ class GenerateResponse(_message.Message):
     def __init__(self, start: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., near_ties: _Optional[_Iterable[int]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ...) -> None: ...
 
 class CollaborateRequest(_message.Message):
-    __slots__ = ("open", "draft", "finish")
+    __slots__ = ("open", "draft", "finish", "tree")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     DRAFT_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
+    TREE_FIELD_NUMBER: _ClassVar[int]
     open: Open
     draft: Draft
     finish: Finish
-    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., draft: _Optional[_Union[Draft, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
+    tree: TreeDraft
+    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., draft: _Optional[_Union[Draft, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., tree: _Optional[_Union[TreeDraft, _Mapping]] = ...) -> None: ...
 
 class CollaborateResponse(_message.Message):
     __slots__ = ("opened", "prefix", "verdict", "summary")
@@ -198,6 +200,18 @@ class Draft(_message.Message):
     epoch: int
     block: Block
     def __init__(self, epoch: _Optional[int] = ..., block: _Optional[_Union[Block, _Mapping]] = ...) -> None: ...
+
+class TreeDraft(_message.Message):
+    __slots__ = ("epoch", "start", "tokens", "parents")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PARENTS_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    start: int
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    parents: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, epoch: _Optional[int] = ..., start: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., parents: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("epoch", "stale", "verified_through", "correction", "near_ties", "cost")

@@ -81,8 +81,8 @@ class CiarServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Collaborate(self, request_iterator, context):
-        """The collaborative session. Device: Open, any number of Draft, Finish, end of stream. Cloud: Opened, Prefix, a
-        Verdict for every Draft in order, Summary. Anything else ends the stream with FAILED_PRECONDITION.
+        """The collaborative session. Device: Open, any number of Draft or TreeDraft, Finish, end of stream. Cloud: Opened,
+        Prefix, a Verdict for every Draft in order, Summary. Anything else ends the stream with FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
