@@ -34,7 +34,7 @@ def test_a_run_replays_the_trace_and_says_everywhere_what_it_is(tmp_path: Path, 
     given = [*TINY, "--trace", str(trace_file), "--profile", "lan", "--out", str(out)]
     first = CliRunner().invoke(cli.app, given)
     assert first.exit_code == 0, first.stderr
-    assert "at most about 1 min" in first.stderr
+    assert "9 pictures to draw: at most about" in first.stderr
     *lines, last = first.stdout.splitlines()
     assert max(map(len, lines)) <= 100
     assert LABEL.upper() in lines[0]
