@@ -86,14 +86,11 @@ class _AcceptingSession:
                 self._frames.extend(self._transport.opening(frame, self._timeout_s))
             case Draft(epoch, block):
                 self._frames.append(Verdict(epoch, block.end))
-            case TreeDraft():
-                self._frames.append(_longest_path(frame))
-            case TreeDraft(epoch, start, tokens, parents):
+            case TreeDraft(epoch, start, tokens, parents):  # no token after the path: there is no cloud to draw it
                 path = longest_path(tokens.tolist(), parents)
                 self._frames.append(Verdict(epoch, start + len(path), Correction(start, tuple(path), epoch + 1)))
             case Finish():
                 self._frames.append(Summary())
-
             case _:
                 raise ProtocolError(f"frame: no way to accept a {type(frame).__name__} is known")
 
@@ -102,12 +99,3 @@ class _AcceptingSession:
 
     def close(self) -> None:
         pass
-
-
-def _longest_path(tree: TreeDraft) -> Verdict:
-    """A tree accepted along its longest branch. The token of the cloud's own after it is missing: there is no cloud."""
-    paths: list[tuple[int, ...]] = []
-    for token, parent in zip(tree.tokens.tolist(), tree.parents.tolist(), strict=True):
-        paths.append((*(paths[parent] if parent >= 0 else ()), token))
-    longest = max(paths, key=len)
-    return Verdict(tree.epoch, tree.start + len(longest), Correction(tree.start, longest, tree.epoch + 1))
