@@ -34,11 +34,11 @@ class OrtLayers:
         """num_threads: of a matrix multiplication."""
         self._num_heads = model.config.num_heads
         blocks = list(model.layers)
-        graphs = [_Graph("x").start_block(blocks[0])]
+        self._chunks = [_Graph("x").start_block(blocks[0]).session(num_threads)]
         for block, following in zip(blocks, [*blocks[1:], None], strict=True):
             graph = _Graph("x", "attended").end_block(block)
-            graphs.append(graph.start_block(following) if following else graph.end(model.norm))
-        self._chunks = [graph.session(num_threads) for graph in graphs]
+            graph = graph.start_block(following) if following else graph.end(model.norm)
+            self._chunks.append(graph.session(num_threads))  # one by one: each has a copy of its weights until then
         self._head = _Graph("x").project(model.output, "logits").session(num_threads)
 
     def run(self, x: Tensor, rope: Tensor, attend: Attend) -> Tensor:
