@@ -96,12 +96,12 @@ def with_base(names: Sequence[str]) -> list[str]:
 
 
 def require_lossless(measurements: Sequence[Measurement]) -> None:
-    """Fail if a lossless picture is not the cloud's own."""
+    """Fail if a picture of an exact method is not the cloud's own."""
     if wrong := unexplained(measurements):
         first = wrong[0]
         fail(
-            f"lossless: {len(wrong)} pictures differ from the cloud's own without a near tie, the first for "
-            f"{first.prompt!r}, seed {first.seed}: this is a bug, please report it",
+            f"{first.method}: {len(wrong)} pictures that must be the cloud's own differ from it without a near tie, "
+            f"the first for {first.prompt!r}, seed {first.seed}: this is a bug, please report it",
             1,
         )
 

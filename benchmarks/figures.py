@@ -13,6 +13,9 @@ from benchmarks.measurement import Measurement
 from benchmarks.methods import BASE
 from benchmarks.profiles import FLOOR
 
+EXACT = ("lossless", "eagle")
+"""Methods whose picture is the cloud's own, whatever number or setting follows the name."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -168,12 +171,12 @@ def _agreement(base: Measurement, other: Measurement) -> float:
 
 
 def unexplained(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Lossless pictures that differ from the cloud's own with no near tie on either side: there must be none."""
+    """Pictures of exact methods that differ from the cloud's own, no near tie on either side: there must be none."""
     base = {m.task._replace(method=""): m for m in measurements if m.method == BASE}
     return [
         m
         for m in measurements
-        if m.method == "lossless"
+        if m.method.partition(":")[0].partition(",")[0] in EXACT
         and (own := base.get(m.task._replace(method=""))) is not None
         and own.tokens != m.tokens
         and not (own.num_near_ties or m.num_near_ties)

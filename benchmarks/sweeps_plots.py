@@ -15,6 +15,8 @@ from benchmarks.plots import LINES, MARKERS
 from benchmarks.sweeps import FIGURES, Panel, Point, Sweep, X
 
 LOG_TIMES = ("time", "preview")
+MOST_TICKS = 5
+"""Up to so many values of a knob are marked on the axis by themselves."""
 
 
 def write_sweep_plot(sweep: Sweep, points: Sequence[Point], path: Path) -> None:
@@ -43,6 +45,9 @@ def _panel(axes: Axes, sweep: Sweep, panel: Panel, points: Sequence[Point], *, l
         if panel.x != X:
             for x, y, label in line:
                 axes.annotate(label, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7, color=colour)
+    values = sorted({place.x for place, _ in points if place.x is not None})
+    if panel.x == X and len(values) <= MOST_TICKS:
+        axes.set_xticks(values, [f"{x:g}" for x in values])
     if panel.y == "speed-up":
         axes.axhline(1, color="#666666", linewidth=1, linestyle="--")
     _scale(axes, sweep, panel)

@@ -12,19 +12,24 @@ SHORT_RUN = "Medians and means over the pictures named above: with few of them t
 
 
 def sheet(sweep: Sweep, points: Sequence[Point]) -> Sheet:
-    """A line for each point."""
+    """A line for each point; without numbers to turn, no column for them."""
+    has_x = any(point.place.x is not None for point in points)
     return Sheet(
         f"sweep {sweep.name}: {sweep.question}",
-        ("line", sweep.x_label, *sweep.columns),
+        ("line", *((sweep.x_label,) if has_x else ()), *sweep.columns),
         [
             (
                 point.place.series,
-                "–" if point.place.x is None else f"{point.place.x:g}",
+                *((_x(point),) if has_x else ()),
                 *(_cell(name, point) for name in sweep.columns),
             )
             for point in points
         ],
     )
+
+
+def _x(point: Point) -> str:
+    return "–" if point.place.x is None else f"{point.place.x:g}"
 
 
 def remarks(sweep: Sweep, points: Sequence[Point]) -> list[str]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation.scorecost import score_costs
 from benchmarks.machine import environment
 from benchmarks.report import Sheet
 from benchmarks.sweeps import VOCABULARY
@@ -35,7 +34,11 @@ def require_sizes(values: Sequence[float]) -> list[int]:
 
 
 def measure_costs(sizes: Sequence[int], on_start: Callable[[int], None]) -> dict[int, dict[str, float]]:
-    """Size -> score -> microseconds a token."""
+    """Size -> score -> microseconds a token. Raises InvalidRequest if the evaluation's packages are not installed."""
+    try:
+        from benchmarks.evaluation.scorecost import score_costs  # with training's packages, which no other sweep needs
+    except ModuleNotFoundError as exc:
+        raise InvalidRequest(f"sweep: {VOCABULARY} needs {exc.name}: pip install 'ciar[train]'") from exc
     costs = {}
     for size in sizes:
         on_start(size)

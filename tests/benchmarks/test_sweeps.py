@@ -124,10 +124,10 @@ def test_sizes_are_sorted_and_told_apart() -> None:
 
 
 def test_costs_of_vocabularies_are_written(tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli.app, ["bench-sweep", "vocabulary", "--values", "64,128", "--out", str(tmp_path)])
+    result = CliRunner().invoke(cli.app, ["bench-sweep", "vocabulary", "--values", "4096,8192", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     points = json.loads(result.stdout.splitlines()[-1])["vocabulary"]["points"]
-    assert [point["vocab_size"] for point in points] == [64, 128]
+    assert [point["vocab_size"] for point in points] == [4096, 8192]
     assert all(cost > 0 for point in points for cost in point["us"].values())
     assert {path.name for path in tmp_path.iterdir()} == {f"sweep-vocabulary.{kind}" for kind in ("jsonl", "md", "png")}
 
@@ -141,14 +141,14 @@ def server() -> Iterator[ServerProcess]:
 
 
 def test_a_small_sweep_measures_every_point_and_is_taken_up(server: ServerProcess, tmp_path: Path) -> None:
-    given = ["bench-sweep", "rtt", "--values", "0,3", "--prompts", "1", "--server", server.address]
+    given = ["bench-sweep", "rtt", "--values", "3", "--prompts", "1", "--server", server.address]
     first = CliRunner().invoke(cli.app, [*given, "--out", str(tmp_path)])
     assert first.exit_code == 0, first.output
     *lines, last = first.stdout.splitlines()
     assert max(map(len, lines)) <= 100
     points = json.loads(last)["rtt"]["points"]
     assert [(point["line"], point["x"]) for point in points] == [
-        (line, x) for line in ("cloud", "lossless", "ciar", "device") for x in (0, 3)
+        (line, 3) for line in ("cloud", "lossless", "ciar", "device")
     ]
     assert {path.name for path in tmp_path.iterdir()} == {f"sweep-rtt.{kind}" for kind in ("jsonl", "md", "png")}
     again = CliRunner().invoke(cli.app, [*given, "--out", str(tmp_path), "--resume"])
