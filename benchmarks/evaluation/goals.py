@@ -6,6 +6,7 @@ for each figure. A figure that could not be measured is neither met nor missed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median, quantiles
@@ -50,7 +51,7 @@ def goals(ciar: Selective, cost: GraphCost | None, quality: QualityReport | None
 
 def show(value: Estimate, style: str = ".3f") -> str:
     """A figure with its interval."""
-    spread = "" if value.half_width != value.half_width else f" ± {value.half_width:{style}}"
+    spread = "" if math.isnan(value.half_width) else f" ± {value.half_width:{style}}"
     return f"{value.mean:{style}}{spread}"
 
 
@@ -88,7 +89,7 @@ def _aurc_goals(ciar: Selective) -> Iterator[Goal]:
             "better, by FID",
             "interval below 0",
             show(difference, ".4f"),
-            None if difference.half_width != difference.half_width else difference.high < 0,
+            None if math.isnan(difference.half_width) else difference.high < 0,
         )
 
 
@@ -98,10 +99,12 @@ def _quality_goals(quality: QualityReport | None) -> Iterator[Goal]:
         ("Fréchet distance, ciar over cloud alone", "1.024", "≤", FRECHET_RATIO, "frechet_ratio"),
         ("caption retrieval, ciar over cloud alone", "0.999", "≥", RECALL_RATIO, "recall_ratio"),
     ):
-        if mode is None:
+        ratio: Ratio | None = None if mode is None else getattr(mode, name)
+        if ratio is None:
             yield Goal(figure, paper, f"{sign} {bound:.2f}", "not measured", None)
+        elif not math.isfinite(ratio.value):
+            yield Goal(figure, paper, f"{sign} {bound:.2f}", "no ratio: the cloud alone has 0", None)
         else:
-            ratio: Ratio = getattr(mode, name)
             met = ratio.value <= bound if sign == "≤" else ratio.value >= bound
             yield Goal(figure, paper, f"{sign} {bound:.2f}", str(ratio), met)
 
