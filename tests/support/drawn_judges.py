@@ -9,7 +9,7 @@ from training.captions import build_vocabulary
 from training.dataset import SplitConfig, write_dataset
 from training.drawn import SET, SHAPES, draw_all
 
-CONFIG = JudgeConfig(width=8, embedding=16, concept_steps=60, caption_steps=200, batch_size=32)
+CONFIG = JudgeConfig(width=8, embedding=16, concept_steps=60, caption_steps=120, batch_size=32)
 
 
 def write_drawings(folder: Path, per_group: int, seed: int, held_out_share: float = 0.2) -> None:
