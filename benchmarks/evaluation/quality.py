@@ -130,14 +130,15 @@ class QualityReport:
     def _notes(self) -> Iterator[str]:
         yield (
             f"{self.num_pictures} pictures a mode, of {self.num_captions} captions, and as many reference pictures: "
-            f"drawings of the same concept and style (the other style, if this one was never drawn) in the same colours, "
-            f"{self.held_out_share:.0%} of them held out from training, the others not. Features: {self.network}, pooled penultimate layer, pictures scaled to "
-            f"{INPUT_SIZE} pixels. Fréchet distances (squared) in the reference's {self.num_directions} principal "
-            f"directions ({self.explained:.0%} of its variance): to be compared within a report, not with published "
-            f"FIDs; they shrink as pictures are added. Kernel distances: unbiased, all {NUM_FEATURES} features. "
-            f"Intervals: 95 %, bootstrap over captions. Recall@1 among {NUM_CANDIDATES} captions; in the wrong ones "
-            f"about half of the words are replaced. A picture differs visibly if more than {PICTURE_SHARE:.0%} of its "
-            f"pixels differ by more than {PIXEL_LEVELS} of 255 from the picture of {self.base} for the same seed."
+            f"drawings of the same concept and style (the other style, if this one was never drawn) in the same "
+            f"colours, {self.held_out_share:.0%} of them held out from training, the others not. Features: "
+            f"{self.network}, pooled penultimate layer, pictures scaled to {INPUT_SIZE} pixels. Fréchet distances "
+            f"(squared) in the reference's {self.num_directions} principal directions ({self.explained:.0%} of its "
+            f"variance): to be compared within a report, not with published FIDs; they shrink as pictures are added. "
+            f"Kernel distances: unbiased, all {NUM_FEATURES} features. Intervals: 95 %, bootstrap over captions. "
+            f"Recall@1 among {NUM_CANDIDATES} captions; in the wrong ones about half of the words are replaced. A "
+            f"picture differs visibly if more than {PICTURE_SHARE:.0%} of its pixels differ by more than "
+            f"{PIXEL_LEVELS} of 255 from the picture of {self.base} for the same seed."
         )
 
 
