@@ -22,7 +22,7 @@ from benchmarks.commands import describe, fail, parse_seeds
 from benchmarks.evaluation.coverage import bounds_reader, covered_mass
 from benchmarks.evaluation.goals import CIAR
 from benchmarks.evaluation.judges import Judges, prepare_judges
-from benchmarks.evaluation.pictures import Picture, held_out_pictures
+from benchmarks.evaluation.pictures import Picture, choose_pictures, has_kinds
 from benchmarks.evaluation.plots import write_contact_sheet, write_grid, write_risk_coverage
 from benchmarks.evaluation.quality import NUM_DIRECTIONS, QualityReport, judge_pictures
 from benchmarks.evaluation.report import CLOUD, CONTEXTS, Evaluation
@@ -112,7 +112,7 @@ def _evaluate(
     torch.set_num_threads(threads)
     pair = load_pair(bundle, num_threads=threads)
     manifest = pair.manifest
-    pictures = held_out_pictures(pair.vocabulary, num_prompts, groups)
+    pictures = choose_pictures(pair.vocabulary, num_prompts, groups)
     chosen = plays(manifest, gate)
     sampling = default_sampling(manifest)
     bounds_of = bounds_reader(bundle, manifest)
@@ -130,6 +130,7 @@ def _evaluate(
             "num_pictures": len(pictures),
             "num_prompts": num_prompts,
             "groups": list(groups),
+            "held_out": has_kinds(pair.vocabulary),
             "prompts": [picture.prompt for picture in pictures],
             "seeds": [picture.seed for picture in pictures],
             "gate": next(play.gate for play in chosen if play.name == CIAR),
@@ -178,6 +179,8 @@ def _judges(
         if data is not None:
             raise InvalidRequest(f"data: {folder} holds no prepared drawings; make them with `ciar train data`")
         return None, f"no prepared drawings in {folder}; make them with `ciar train data`, or name them with --data"
+    if not has_kinds(vocabulary):
+        return None, "the judges look for concept, style, colour and ground; the bundle's words are of other kinds"
     if CaptionVocabulary.load(folder / "captions.json").kinds != vocabulary.kinds:
         sentence = f"the drawings in {folder} have other words than the bundle; --data names those it was trained on"
         if data is not None:

@@ -6,7 +6,6 @@ captions and other noise, so figures may be averaged over groups and their sprea
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,39 +29,46 @@ class Picture(NamedTuple):
     seed: int
     group: int
     """The repetition that it belongs to."""
-    labels: tuple[int, int, int, int]
-    """Index of its concept, style, colour and ground among the vocabulary's."""
+    labels: tuple[int, int, int, int] | None
+    """Index of its concept, style, colour and ground among the vocabulary's; None where it has no such kinds."""
 
 
-def held_out_pictures(vocabulary: CaptionVocabulary, per_group: int, groups: Sequence[int]) -> tuple[Picture, ...]:
+def has_kinds(vocabulary: CaptionVocabulary) -> bool:
+    """Whether captions can be combined of all four kinds, so that held-out combinations exist."""
+    return all(vocabulary.kinds.get(kind) for kind in KINDS)
+
+
+def choose_pictures(vocabulary: CaptionVocabulary, per_group: int, groups: Sequence[int]) -> tuple[Picture, ...]:
     """`per_group` pictures of each group, group by group, whatever other groups there are always the same.
 
     Captions are combinations of all four kinds that `held_out_combination` keeps from training, in a fixed shuffled
-    order, different ones in every group as long as there are enough. Raises InvalidRequest if the vocabulary lacks a
-    kind or has no such combination.
+    order, different ones in every group as long as there are enough. A vocabulary without these kinds gives its
+    examples, over and over, with other seeds. Raises InvalidRequest if it has no examples either.
     """
-    if missing := [kind for kind in KINDS if not vocabulary.kinds.get(kind)]:
+    captions = (
+        _held_out_captions(vocabulary) if has_kinds(vocabulary) else [(text, None) for text in vocabulary.examples]
+    )
+    if not captions:
         raise InvalidRequest(
-            f"bundle: captions.json lists no phrases of kind {', '.join(missing)}; "
-            f"an evaluation needs {', '.join(KINDS)}"
+            "bundle: captions.json has no examples, and no combinations of its words are held out from training; "
+            "add examples to it"
         )
-    phrases = [vocabulary.kinds[kind] for kind in KINDS]
-    combinations = [
-        labels
-        for labels in itertools.product(*(range(len(kind)) for kind in phrases))
-        if held_out_combination([kind[index] for kind, index in zip(phrases, labels, strict=True)])
-    ]
-    if not combinations:
-        raise InvalidRequest("bundle: no combination of the words in captions.json is held out from training")
-    order = np.random.default_rng(_SHUFFLE).permutation(len(combinations))
+    order = np.random.default_rng(_SHUFFLE).permutation(len(captions))
     return tuple(
-        _picture(combinations[order[(group * per_group + index) % len(order)]], phrases, group, index)
+        Picture(text, group * _SEEDS_PER_GROUP + index, group, labels)
         for group in groups
         for index in range(per_group)
+        for text, labels in [captions[order[(group * per_group + index) % len(order)]]]
     )
 
 
-def _picture(labels: tuple[int, ...], phrases: Sequence[tuple[str, ...]], group: int, index: int) -> Picture:
-    concept, style, colour, ground = labels
-    words = (phrases[2][colour], phrases[1][style], phrases[0][concept], phrases[3][ground])
-    return Picture(" ".join(words), group * _SEEDS_PER_GROUP + index, group, (concept, style, colour, ground))
+def _held_out_captions(vocabulary: CaptionVocabulary) -> list[tuple[str, tuple[int, int, int, int] | None]]:
+    concepts, styles, colours, grounds = (vocabulary.kinds[kind] for kind in KINDS)
+    return [
+        (f"{colour} {style} {concept} {ground}", (c, s, f, g))
+        for c, concept in enumerate(concepts)
+        for s, style in enumerate(styles)
+        for f, colour in enumerate(colours)
+        for g, ground in enumerate(grounds)
+        if held_out_combination((concept, style, colour, ground))
+    ]

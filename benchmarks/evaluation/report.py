@@ -148,15 +148,16 @@ def _markdown(evaluation: Evaluation) -> Iterator[str]:
     else:
         yield from evaluation.quality.markdown()
     yield ""
-    yield "![Held-out prompts: each play for the same seeds](contact_sheet.png)"
+    yield "![Each play for the same prompts and seeds](contact_sheet.png)"
 
 
 def _setting(configuration: Mapping[str, Any]) -> Iterator[str]:
     bundle, machine = configuration["bundle"], configuration["environment"]
+    prompts = "held-out prompts" if configuration["held_out"] else "of the bundle's own examples (none are held out)"
     yield "```"
     yield f"pair      {bundle['name']} {bundle['version']}, digest {bundle['digest']}, T = {bundle['num_tokens']}"
     yield (
-        f"pictures  {configuration['num_pictures']} a play: {configuration['num_prompts']} held-out prompts "
+        f"pictures  {configuration['num_pictures']} a play: {configuration['num_prompts']} {prompts} "
         f"for each of the groups {', '.join(map(str, configuration['groups']))}"
     )
     yield f"gate      {configuration['gate']}; prefix {configuration['num_prefix']} tokens"

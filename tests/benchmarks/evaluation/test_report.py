@@ -32,8 +32,8 @@ def evaluation(**changes: object) -> Evaluation:
     given: dict = {
         "configuration": {
             "bundle": {"name": "fake", "version": "1", "digest": "0", "num_tokens": 7, "vocab_size": 8},
-            "num_pictures": 4, "num_prompts": 2, "groups": [0, 1], "gate": "quantile", "num_prefix": 2,
-            "sampling": {"temperature": 0.75},
+            "num_pictures": 4, "num_prompts": 2, "held_out": True, "groups": [0, 1],
+            "gate": "quantile", "num_prefix": 2, "sampling": {"temperature": 0.75},
             "environment": dict.fromkeys(("cpu", "cores", "python", "ciar", "torch", "onnxruntime", "numpy"), "?"),
         },
         "selective": {name: perfect() for name in ("cloud", "ciar")},
