@@ -17,7 +17,7 @@ COMMANDS = {
     "health": ("cloud_server.cli:health", "cloud", "Ask a server for its health (for containers)."),
     "bench": ("benchmarks.cli:bench", "bench", "Measure latency: every method, several networks."),
     "bench-sweep": ("benchmarks.sweeps_cli:bench_sweep", "bench", "Measure latency: one knob over its range."),
-    "bench-scale": ("benchmarks.scale.cli:bench_scale", "bench", "Measure latency at the paper's scale, replayed."),
+    "bench-scale": ("benchmarks.scale.cli:bench_scale", "bench,train", "Measure latency at the paper's scale."),
     "evaluate": ("benchmarks.evaluation.cli:evaluate", "bench,train", "Judge a pair: gate, intervals, pictures."),
     "train": ("training.cli:app", "train", "Train a bundle: data, tokenizer, cloud model, drafter, export."),
 }

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 other error; 2 bad request or usage; 4 timed out; 5 no ser
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from benchmarks.scale.facts import Facts
 from benchmarks.scale.record import record
 from benchmarks.scale.replay import ASKING, replayed
 from benchmarks.scale.report import LABEL, footer, header, labelled, markdown, pass_sheet, trace_sheet
-from benchmarks.scale.sizes import GRID, SIZES, find_size
+from benchmarks.scale.sizes import GRID, SIZES, available_gb, find_size, require_memory
 from benchmarks.scale.stage import open_replay
 from benchmarks.scale.trace import Trace
 from benchmarks.stage import Stage
@@ -70,7 +71,7 @@ def bench_scale(
     journal: Journal | None = None
     try:
         size = find_size(size)
-        _require_device(device)
+        _require_device(device, size)
         profiles = {found.name: found for found in map(find_profile, profile or PROFILES)}
         methods = {found.name: found for found in map(find_method, with_base(method or METHODS))}
         require_writable(out)
@@ -109,8 +110,10 @@ def bench_scale(
     print(json.dumps(summary, allow_nan=False))
 
 
-def _require_device(device: str) -> None:
-    """Raises InvalidRequest before anything is drawn."""
+def _require_device(device: str, size: str) -> None:
+    """Raises InvalidRequest, before anything is drawn, for what this machine or this installation does not have."""
+    if importlib.util.find_spec("onnxscript") is None:
+        raise InvalidRequest("bench-scale: the drafter's export needs onnxscript; pip install 'ciar[bench,train]'")
     kind, _, number = device.partition(":")
     if kind not in DEVICES or (number and not number.isdecimal()):
         raise InvalidRequest(f"device: cpu, cuda or cuda:N (got {device!r})")
@@ -119,6 +122,8 @@ def _require_device(device: str) -> None:
 
         if not torch.cuda.is_available():
             raise InvalidRequest(f"device: {device} is not available here; use cpu, or a build of torch with CUDA")
+    else:
+        require_memory(size, available_gb())
 
 
 def _trace(

@@ -91,8 +91,10 @@ class Replayed(Method):
 def replayed(method: Method, trace: Trace, settings: Mapping[str, Any]) -> Replayed:
     """The method with the trace's decisions; settings: more of `Client.generate`'s arguments.
 
-    Raises InvalidRequest if the method asks and the trace does not have it for each of its prompts.
+    Raises InvalidRequest if the method asks and the trace does not have it for each of its prompts, or drafts trees.
     """
+    if "tree_nodes" in method.settings:
+        raise InvalidRequest(f"method: {method.name} drafts trees, of which a trace says nothing; leave it out")
     numbers = {record.prompt: number for number, record in enumerate(trace.records) if record.method == method.name}
     if method.mode in ASKING and len(numbers) != len(trace.prompts):
         raise InvalidRequest(

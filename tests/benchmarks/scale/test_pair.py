@@ -14,7 +14,7 @@ from benchmarks.scale.pair import (
     shape_of,
     write_folder,
 )
-from benchmarks.scale.sizes import GRID, SIZES, find_size
+from benchmarks.scale.sizes import GRID, MEMORY_GB, SIZES, find_size, require_memory
 from cloud_server.runner import ModelRunner
 from cloud_server.session import Segment
 from device_client.drafter import Drafter
@@ -41,6 +41,14 @@ def test_sizes_are_found_in_any_case_and_others_refused_by_name() -> None:
         find_size("XLL")
     with pytest.raises(InvalidRequest, match=r"known are tiny, B, L, XL, XXL"):
         find_size("?")
+
+
+def test_a_size_that_does_not_fit_is_refused_with_what_it_needs() -> None:
+    require_memory("XL", 20.0)
+    require_memory("XL", None)
+    with pytest.raises(InvalidRequest, match=r"^size: XL needs about 13 GB of memory on a CPU, 3.5 are free"):
+        require_memory("XL", 3.5)
+    assert MEMORY_GB.keys() == SIZES.keys()
 
 
 def test_a_lean_runner_computes_what_the_model_did() -> None:

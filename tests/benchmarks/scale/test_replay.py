@@ -85,6 +85,11 @@ def test_a_gate_that_must_be_calibrated_needs_no_calibration_in_a_replay(trace: 
     assert find_method("entropy").doubt is not None
 
 
+def test_trees_are_refused_since_no_trace_has_them(trace: Trace) -> None:
+    with pytest.raises(InvalidRequest, match=r"^method: eagle drafts trees"):
+        replayed(find_method("eagle"), trace, {})
+
+
 def test_a_method_that_the_trace_lacks_is_refused_by_name(trace: Trace) -> None:
     with pytest.raises(InvalidRequest, match=r"^trace: it has 0 of 1 pictures of ciar:0.1"):
         replayed(find_method("ciar:0.1"), trace, {})
