@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from tqdm import tqdm
 
+import training
 from benchmarks.commands import describe, fail, parse_seeds
 from benchmarks.evaluation.coverage import bounds_reader, covered_mass
 from benchmarks.evaluation.goals import CIAR
+from benchmarks.evaluation.heldout import Loss, held_out_losses, held_out_sources
 from benchmarks.evaluation.judges import Judges, prepare_judges
 from benchmarks.evaluation.pictures import Picture, choose_pictures, has_kinds
 from benchmarks.evaluation.plots import write_contact_sheet, write_grid, write_risk_coverage
@@ -33,6 +35,7 @@ from benchmarks.evaluation.tables import draw_tables
 from benchmarks.journal import require_writable
 from benchmarks.machine import environment
 from benchmarks.report import WIDTH
+from cloud_server.runner import load_transformer
 from cloud_server.settings import EMBEDDED_BUNDLE
 from device_client.cli import EXIT_CODES
 from device_client.decoder import NAME as DECODER
@@ -44,6 +47,7 @@ from shared.errors import CiarError, InvalidRequest
 
 FULL_PROMPTS, FULL_SEEDS = 50, "0,1,2,3,4"
 QUICK_PROMPTS, QUICK_SEEDS = 8, "0,1"
+CONFIG = Path(training.__file__).parent / "configs" / "icons.toml"
 MAX_GROUP = 1_000_000
 """Largest number of a repetition; a picture's own seed is made of it."""
 MIN_JUDGED = 4
@@ -62,9 +66,15 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="Prepared drawings, for the pictures' quality; default runs/<pair>/data.")
     ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run that trained the pair, for the held-out loss; default runs/<pair>.")
+    ] = None,
+    config: Annotated[Path, typer.Option(help="Configuration of that run (TOML).")] = CONFIG,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help=f"{QUICK_PROMPTS} prompts, seeds {QUICK_SEEDS}; quality only if --data is given."),
+        typer.Option(
+            "--quick", help=f"{QUICK_PROMPTS} prompts, seeds {QUICK_SEEDS}; what needs --data or --run only so."
+        ),
     ] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of a pass of the cloud model.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for evaluate.json, evaluate.md, plots and kept roll-outs.")] = Path(
@@ -80,7 +90,9 @@ def evaluate(
         require_writable(out)
         groups = _groups(seeds or (QUICK_SEEDS if quick else FULL_SEEDS))
         num_prompts = prompts or (QUICK_PROMPTS if quick else FULL_PROMPTS)
-        evaluation = _evaluate(bundle or EMBEDDED_BUNDLE, num_prompts, groups, gate, data, out, threads, quick)
+        evaluation = _evaluate(
+            bundle or EMBEDDED_BUNDLE, num_prompts, groups, gate, data, run, config, out, threads, quick
+        )
         summary = json.dumps(evaluation.summary(), allow_nan=False)
         _write(out, evaluation)
     except CiarError as error:
@@ -105,6 +117,8 @@ def _evaluate(
     groups: Sequence[int],
     gate: str | None,
     data: Path | None,
+    run: Path | None,
+    config: Path,
     out: Path,
     threads: int,
     quick: bool,
@@ -118,6 +132,7 @@ def _evaluate(
     bounds_of = bounds_reader(bundle, manifest)
     make_gate(gate or manifest.defaults.gate, manifest)  # whatever is wrong with it is told before the work
     judges, note = _judges(pair.vocabulary, manifest, data, len(pictures), out, quick)
+    losses, losses_note = _losses(bundle, manifest, run, config, quick)
     tables = draw_tables(pair, chosen, pictures, sampling, out / "rollouts")
     shown = _decode(bundle, tables)
     _draw_plots(out, manifest, tables, shown, pictures)
@@ -144,6 +159,8 @@ def _evaluate(
         mass_inside=by_group(covered_mass(pair, bounds_of, pictures, own, sampling.guidance), own.group),
         score_costs={size: score_costs(size, rounds=5 if quick else 15) for size in tqdm(VOCAB_SIZES, disable=None)},
         graph_cost=graph_cost(bundle, rounds=40 if quick else 150),
+        losses=losses,
+        losses_note=losses_note,
         quality=quality,
         quality_note=note,
     )
@@ -189,6 +206,24 @@ def _judges(
     if num_pictures < MIN_JUDGED:
         raise InvalidRequest(f"prompts: {num_pictures} pictures are too few to judge; draw at least {MIN_JUDGED}")
     return prepare_judges(folder, out / "judges"), ""
+
+
+def _losses(
+    bundle: Path, manifest: Manifest, run: Path | None, config: Path, quick: bool
+) -> tuple[dict[str, Loss], str]:
+    """Held-out losses of the cloud model, or why there are none.
+
+    Raises InvalidRequest if a run was asked for and does not serve.
+    """
+    folder = run or Path("runs") / manifest.name
+    if run is None and quick:
+        return {}, "a quick run measures it only if --run names the run that trained the pair"
+    try:
+        return held_out_losses(load_transformer(bundle), held_out_sources(folder, config)), ""
+    except InvalidRequest as error:
+        if run is not None:
+            raise
+        return {}, f"{folder} does not serve ({error}); --run names the run that trained the pair"
 
 
 def _quality(shown: Mapping[str, NDArray[np.uint8]], pictures: Sequence[Picture], judges: Judges) -> QualityReport:

@@ -14,6 +14,7 @@ from rich import box
 from rich.table import Table as RichTable
 
 from benchmarks.evaluation.goals import CIAR, Goal, goals, show, show_spread
+from benchmarks.evaluation.heldout import Loss
 from benchmarks.evaluation.quality import QualityReport
 from benchmarks.evaluation.scorecost import GraphCost, Timing
 from benchmarks.evaluation.selective import COVERAGES, ORACLE, Estimate, Selective
@@ -43,6 +44,10 @@ class Evaluation:
     score_costs: Mapping[int, Mapping[str, Timing]]
     """By vocabulary size and score."""
     graph_cost: GraphCost | None
+    losses: Mapping[str, Loss]
+    """Of the cloud model, by held-out split."""
+    losses_note: str
+    """Why there are none, or empty."""
     quality: QualityReport | None
     quality_note: str
     """Why there is no quality, or empty."""
@@ -65,6 +70,8 @@ class Evaluation:
                     for size, costs in self.score_costs.items()
                 },
                 "graph_cost": None if self.graph_cost is None else asdict(self.graph_cost),
+                "held_out_losses": {name: loss._asdict() for name, loss in self.losses.items()},
+                "losses_note": self.losses_note,
                 "quality_note": self.quality_note,
             }
         )
@@ -140,6 +147,8 @@ def _markdown(evaluation: Evaluation) -> Iterator[str]:
     yield from _bounds(evaluation)
     yield ""
     yield from _costs(evaluation)
+    yield ""
+    yield from _losses(evaluation)
     yield ""
     yield "## Quality of the pictures"
     yield ""
@@ -242,6 +251,22 @@ def _costs(evaluation: Evaluation) -> Iterator[str]:
             f"and {_timing(cost.featured)} with the interval feature as well: {show_spread(cost.featured_ratio)}. "
             "Ratios round by round, in turn: median (middle half)."
         )
+
+
+def _losses(evaluation: Evaluation) -> Iterator[str]:
+    if not evaluation.losses:
+        yield "## Held-out loss of the cloud model"
+        yield ""
+        yield f"Left out: {evaluation.losses_note}."
+        return
+    yield from _lines(
+        "Held-out loss of the cloud model, nats a token",
+        ("split", "pictures", "with its caption", "with another's"),
+        [
+            (name.replace("_", " "), f"{loss.num_pictures}", f"{loss.right:.4f}", f"{loss.wrong:.4f}")
+            for name, loss in evaluation.losses.items()
+        ],
+    )
 
 
 def _timing(timing: Timing) -> str:

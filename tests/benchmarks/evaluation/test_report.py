@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.evaluation.goals import Goal, goals
+from benchmarks.evaluation.heldout import Loss
 from benchmarks.evaluation.report import Evaluation, plain
 from benchmarks.evaluation.scorecost import GraphCost, Timing
 from benchmarks.evaluation.selective import Selective, estimate, judge
@@ -41,6 +42,8 @@ def evaluation(**changes: object) -> Evaluation:
         "mass_inside": estimate([0.4, 0.4]),
         "score_costs": {2048: {"entropy": Timing(1.0, 2.0)}},
         "graph_cost": cost(1.0, 1.2, 1.4),
+        "losses": {"held_out_sets": Loss(3, 0.5, 1.25)},
+        "losses_note": "",
         "quality": None,
         "quality_note": "no drawings",
     }  # fmt: skip
@@ -90,6 +93,8 @@ def test_the_report_is_json_and_markdown() -> None:
     for goal in found.goals:
         assert f"| {goal.figure} | {goal.paper} | {goal.goal} | {goal.measured} | {goal.verdict} |" in text
     assert "Left out: no drawings." in text
+    assert "| held out sets | 3 | 0.5000 | 1.2500 |" in text
+    assert "Left out: no run." in evaluation(losses={}, losses_note="no run").markdown()
     assert "nan" not in text
 
 
