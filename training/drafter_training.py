@@ -42,9 +42,9 @@ class LossWeights(BaseModel):
     interval_score: float = Field(default=0.0, ge=0)
     """Winkler's score at 80 % of p_c under [lo, up], weighted by (p_c + m)/2 [ours]."""
     width: float = Field(default=0.0, ge=0)
-    """|Ω/4 − TV(p_c, m)|: the width as an estimate of the distance at the sampling temperature [ours]."""
+    """(Ω/4 − TV(p_c, m))²: the width as an estimate of the mean distance at the sampling temperature [ours]."""
     score: float = Field(default=0.0, ge=0)
-    """|√(U·√V)/3.4 − TV(p_c, m)|: the same of the paper's score U, which is of second degree in the widths [ours]."""
+    """(√(U·√V)/3.4 − TV(p_c, m))²: the same of the paper's score U, of second degree in the widths [ours]."""
 
 
 class DrafterTrainingConfig(Budget):
@@ -122,10 +122,10 @@ def _bound_terms(
     if weights.width or weights.score:
         ambiguity, _, uncertainty = scores(lower, upper)
         if weights.width:
-            terms["width"] = weights.width * (ambiguity / 4 - tv).abs().mean()
+            terms["width"] = weights.width * (ambiguity / 4 - tv).square().mean()
         if weights.score:
             reach = (uncertainty * p.shape[-1] ** 0.5 + 1e-8).sqrt() / 3.4
-            terms["score"] = weights.score * (reach - tv).abs().mean()
+            terms["score"] = weights.score * (reach - tv).square().mean()
     return terms
 
 

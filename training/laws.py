@@ -66,6 +66,10 @@ class LawCache:
         for rows in torch.arange(len(self)).split(size):
             yield self.batch(rows)
 
+    def subset(self, rows: Tensor) -> LawCache:
+        """Some rows, as a cache of their own."""
+        return LawCache(*(part[rows] for part in self.parts))
+
     @classmethod
     def join(cls, parts: Sequence[LawCache]) -> LawCache:
         """All rows of all parts."""

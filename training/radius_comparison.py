@@ -19,11 +19,13 @@ from tqdm import tqdm
 from training.drafter import Drafter
 from training.drafter_training import LossWeights, inter_dro
 from training.laws import LawCache
-from training.metrics import PositionTable, tabulate
 
 _NOTHING = {"align": 0.0, "anchor_l1": 0.0, "anchor_ce": 0.0}
 _PAPER = _NOTHING | {"anchor_l1": 1.0, "anchor_ce": 1.0, "bounds": 1.0}
-VARIANTS: dict[str, LossWeights] = {
+INITIAL_RADIUS = 2.0
+"""Where every head begins, for all tokens alike: about where a constant radius lets U rank best (ours)."""
+VARIANTS: dict[str, LossWeights | None] = {
+    "constant, nothing learnt [ours]": None,
     "anchors of the bounds, softmax [paper]": LossWeights(**_PAPER | {"softmax_bounds": True}),
     "anchors of the bounds, InterFuse [paper]": LossWeights(**_PAPER),
     "anchors + DRO, InterFuse [paper]": LossWeights(**_PAPER | {"dro": 1.0}),
@@ -33,7 +35,7 @@ VARIANTS: dict[str, LossWeights] = {
     "U as the distance [ours]": LossWeights(**_NOTHING | {"score": 1.0}),
     "Ω and U as the distance [ours]": LossWeights(**_NOTHING | {"width": 1.0, "score": 1.0}),
 }
-"""Terms of the centre carry no gradient here; where a variant names their λ, it is for the bounds."""
+"""Terms of the centre carry no gradient here: where a variant names their λ, it is the bounds. None: not trained."""
 
 
 class RadiusConfig(BaseModel):
@@ -41,14 +43,12 @@ class RadiusConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_steps: int = Field(default=500, gt=0)
+    num_steps: int = Field(default=300, gt=0)
     """Of every variant."""
-    num_final_steps: int = Field(default=3000, gt=0)
-    """Of the variant that is kept, once more from the start."""
-    num_sequences: int = Field(default=1024, gt=0)
+    num_sequences: int = Field(default=768, gt=0)
     batch_size: int = Field(default=2048, gt=0)
     """Positions, of many pictures."""
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     seed: int = 0
 
 
@@ -77,22 +77,23 @@ def freeze(drafter: Drafter, cache: LawCache, prefix: int) -> FrozenPositions:
 def train_radius(
     drafter: Drafter,
     positions: FrozenPositions,
-    weights: LossWeights,
+    weights: LossWeights | None,
     config: RadiusConfig,
-    num_steps: int,
     temperature: float,
 ) -> Drafter:
-    """A copy of the drafter whose radius head is trained afresh, all else unchanged."""
+    """A copy of the drafter whose radius head is trained afresh from a constant, all else unchanged."""
     drafter = copy.deepcopy(drafter)
     generator = torch.Generator().manual_seed(config.seed)
     head = drafter.radius_head
     with torch.no_grad():
-        head.weight.normal_(std=0.01, generator=generator)
-        head.bias.zero_()
+        head.weight.zero_()
+        head.bias.fill_(math.log(math.expm1(INITIAL_RADIUS)))  # softplus of it is the radius
+    if weights is None:
+        return drafter
     optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=0.0)
-    for step in tqdm(range(num_steps), desc="radius", unit="step", mininterval=5):
+    for step in tqdm(range(config.num_steps), desc="radius", unit="step", mininterval=5):
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+            group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / config.num_steps))
         rows = torch.randint(len(positions.hidden), (config.batch_size,), generator=generator)
         hidden, center, log_p = positions.batch(rows)
         loss, _ = inter_dro(center, F.softplus(head(hidden)), log_p, weights, temperature)
@@ -100,28 +101,3 @@ def train_radius(
         loss.backward()
         optimizer.step()
     return drafter
-
-
-@dataclass(frozen=True)
-class RadiusResult:
-    """One variant."""
-
-    name: str
-    drafter: Drafter
-    table: PositionTable
-
-
-def compare(
-    drafter: Drafter,
-    positions: FrozenPositions,
-    held_out: LawCache,
-    prefix: int,
-    config: RadiusConfig,
-    temperature: float,
-) -> list[RadiusResult]:
-    """Train every variant for as long and tabulate it on held-out sequences."""
-    results = []
-    for name, weights in VARIANTS.items():
-        variant = train_radius(drafter, positions, weights, config, config.num_steps, temperature)
-        results.append(RadiusResult(name, variant, tabulate(variant, held_out, prefix, temperature)))
-    return results
