@@ -28,7 +28,7 @@ from benchmarks.report import WIDTH, Sheet, to_table
 from benchmarks.scale.estimate import longest_s
 from benchmarks.scale.facts import Facts
 from benchmarks.scale.record import record
-from benchmarks.scale.replay import ASKING, replayed
+from benchmarks.scale.replay import ASKING, replayed, require_chain
 from benchmarks.scale.report import LABEL, footer, header, labelled, markdown, pass_sheet, trace_sheet
 from benchmarks.scale.sizes import GRID, SIZES, available_gb, find_size, require_memory
 from benchmarks.scale.stage import open_replay
@@ -74,6 +74,8 @@ def bench_scale(
         _require_device(device, size)
         profiles = {found.name: found for found in map(find_profile, profile or PROFILES)}
         methods = {found.name: found for found in map(find_method, with_base(method or METHODS))}
+        for found in methods.values():
+            require_chain(found)
         require_writable(out)
         chosen = _trace(trace, methods, pictures, bundle, out, resume=resume)
         replays = {name: replayed(found, chosen, {"depth": depth}) for name, found in methods.items()}

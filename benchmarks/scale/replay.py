@@ -88,13 +88,17 @@ class Replayed(Method):
         return super().draw(client, prompt, number, setting, timeout_s=timeout_s, on_progress=on_progress)
 
 
+def require_chain(method: Method) -> None:
+    """Raises InvalidRequest for a method that a trace cannot hold."""
+    if "tree_nodes" in method.settings:
+        raise InvalidRequest(f"method: {method.name} drafts trees, of which a trace says nothing; leave it out")
+
+
 def replayed(method: Method, trace: Trace, settings: Mapping[str, Any]) -> Replayed:
     """The method with the trace's decisions; settings: more of `Client.generate`'s arguments.
 
-    Raises InvalidRequest if the method asks and the trace does not have it for each of its prompts, or drafts trees.
+    Raises InvalidRequest if the method asks and the trace does not have it for each of its prompts.
     """
-    if "tree_nodes" in method.settings:
-        raise InvalidRequest(f"method: {method.name} drafts trees, of which a trace says nothing; leave it out")
     numbers = {record.prompt: number for number, record in enumerate(trace.records) if record.method == method.name}
     if method.mode in ASKING and len(numbers) != len(trace.prompts):
         raise InvalidRequest(
