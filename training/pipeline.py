@@ -32,7 +32,7 @@ from training.run_state import differences, pick_device
 from training.sampling import multinomial, roll_out
 from training.settings import RunConfig, RunPaths
 from training.token_data import TokenSource
-from training.tokenizer import VQTokenizer
+from training.tokenizer import TokenizerConfig, VQTokenizer
 from training.tokenizer_training import DecoderTrainer, TokenizerTrainer, all_indices, load_tokenizer, save_tokenizer
 from training.tokenizer_training import evaluate as evaluate_tokenizer
 
@@ -81,10 +81,13 @@ class Run:
     def cloud(self) -> Transformer:
         """The cloud model of the bundle that is taken, or of this run.
 
-        Raises InvalidRequest, PairMismatch for a bundle that cannot be served, ValueError if its words do not fit.
+        Raises InvalidRequest, PairMismatch for a bundle that cannot be served, ValueError if its words do not fit, or
+        tokenizer and words of this run.
         """
         if self.config.bundle is None:
-            return load_cloud(self.paths.cloud / "cloud.pt")
+            model = load_cloud(self.paths.cloud / "cloud.pt")
+            require_own(model.config, self.tokenizer.config, self.vocabulary)
+            return model
         manifest, model = load_manifest(self.config.bundle), load_transformer(self.config.bundle)
         require_fit(model.config, manifest, self.vocabulary)
         return model
@@ -177,6 +180,22 @@ def make_cloud(run: Run) -> list[str]:
         right, wrong = trainer.evaluate(name, 10_000)
         lines.append(f"{name}: {right:.4f} nats a token, with another picture's caption {wrong:.4f}")
     return lines
+
+
+def require_own(shape: TransformerConfig, tokenizer: TokenizerConfig, vocabulary: CaptionVocabulary) -> None:
+    """Raises ValueError that names the first figure in which a cloud model is not of its run's tokenizer and words."""
+    pairs = {
+        "vocab_size": (shape.vocab_size, tokenizer.vocab_size, "tokenizer.pt"),
+        "grid": (shape.grid_width, tokenizer.grid, "tokenizer.pt"),
+        "caption_length": (shape.caption_length, vocabulary.length, "captions.json"),
+        "num_phrases": (shape.num_phrases, len(vocabulary.phrases), "captions.json"),
+    }
+    for name, (of_model, expected, file) in pairs.items():
+        if of_model != expected:
+            raise ValueError(
+                f"cloud.pt: {name} is {of_model}, and {expected} in {file}; train it again in another --run folder, "
+                "or go back to what it was trained with"
+            )
 
 
 def require_fit(shape: TransformerConfig, manifest: Manifest, vocabulary: CaptionVocabulary) -> None:
