@@ -127,22 +127,29 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
     ) -> None:
         conversation = _Conversation()
         try:
-            opening = await self._read(context, conversation)
+            async with asyncio.timeout(self._idle_timeout_s):
+                opening = await self._read(context, conversation)
         except EOFError as exc:
             raise ProtocolError("frame: the stream ended before open") from exc
+        except TimeoutError as exc:
+            raise self._silence() from exc
         if not isinstance(opening, Open):
             raise ProtocolError("frame: a session begins with open")
         admitted = self._admission.admit_open(opening)
         async with self._session(admitted, context) as replies:
             conversation.received(opening)
-            reader = asyncio.create_task(self._forward(admitted, conversation, replies, context))
+            tasks = [
+                asyncio.create_task(self._forward(admitted, conversation, replies, context)),
+                asyncio.create_task(self._end_when_silent(conversation, replies)),
+            ]
             try:
                 while not conversation.over:
                     frame = await _next(replies)
                     conversation.sent(frame)
                     await context.write(codec.encode_cloud_frame(frame))
             finally:
-                reader.cancel()
+                for task in tasks:
+                    task.cancel()
 
     async def _forward(
         self,
@@ -182,26 +189,24 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
             replies.put_nowait(InternalError("unforeseen error; see the server's log"))
 
     async def _read(self, context: grpc.aio.ServicerContext, conversation: _Conversation) -> DeviceFrame:
-        """The device's next frame. Raises EOFError at the end of the stream, TimedOut when the device owes one."""
-        limit_s = self._idle_timeout_s
-        message = asyncio.ensure_future(context.read())
-        # Who gives up waiting leaves the read behind; what becomes of it then is nobody's concern.
-        message.add_done_callback(lambda task: task.cancelled() or task.exception())
+        """The device's next frame. Raises EOFError at the end of the stream."""
         try:
-            while not (await asyncio.wait({message}, timeout=limit_s - conversation.silence_s))[0]:
-                if conversation.silence_s >= limit_s:
-                    raise TimedOut(f"no frame for {limit_s:g} s; open a new session, with what is decided as history")
-        finally:
-            if not message.done():
-                message.cancel()
-        conversation.heard()
-        try:
-            request = message.result()
+            request = await context.read()
         except DecodeError as exc:
             raise InvalidRequest("frame: not a message of this contract (ciar.v1)") from exc
+        conversation.heard()
         if request is grpc.aio.EOF:
             raise EOFError
         return codec.decode_device_frame(request, self._manifest.feature_dim)
+
+    async def _end_when_silent(self, conversation: _Conversation, replies: Replies) -> None:
+        """End the conversation when the device has owed a frame for too long: one timer for all of its frames."""
+        while (left_s := self._idle_timeout_s - conversation.silence_s) > 0:
+            await asyncio.sleep(left_s)
+        replies.put_nowait(self._silence())
+
+    def _silence(self) -> TimedOut:
+        return TimedOut(f"no frame for {self._idle_timeout_s:g} s; open a new session, with what is decided as history")
 
     async def _expect_end(self, context: grpc.aio.ServicerContext, conversation: _Conversation) -> None:
         """Wait for the device's end of stream, the only thing that may follow finish."""
