@@ -14,6 +14,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 from device_client.client import Client, Progress
 from device_client.gates import (
     AlwaysAsk,
+    CalibratedThreshold,
     CertifiedBudget,
     FixedThreshold,
     Gate,
@@ -42,6 +43,7 @@ from shared.errors import (
 __all__ = [
     "AlwaysAsk",
     "Busy",
+    "CalibratedThreshold",
     "CertifiedBudget",
     "CiarError",
     "Client",

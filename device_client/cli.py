@@ -61,7 +61,9 @@ def generate(
     bundle: Bundle = None,
     gate: Annotated[
         str | None,
-        typer.Option(help=f"quantile:SHARE, threshold:U, certified:BUDGET, always or never; {Default}."),
+        typer.Option(
+            help=f"calibrated:SHARE, quantile:SHARE, threshold:U, certified:BUDGET, always or never; {Default}."
+        ),
     ] = None,
     depth: Annotated[int, typer.Option(help="Most questions that wait for an answer.")] = DEFAULT_DEPTH,
     max_ahead: Annotated[int, typer.Option(help="Most tokens drafted past the final ones.")] = DEFAULT_MAX_AHEAD,

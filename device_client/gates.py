@@ -94,6 +94,29 @@ class FixedThreshold:
         pass
 
 
+class CalibratedThreshold:
+    """Asks about what is more uncertain than the given share of held-out tokens (ours).
+
+    A threshold for all pictures: an easy picture asks less than the share and a hard one more, where a running quantile
+    asks about the same share of each. The history does not matter, only the token's own score.
+    """
+
+    def __init__(self, share: float, quantiles: Sequence[float], score: ScoreName = "uncertainty") -> None:
+        """share in [0, 1]: asked of all held-out tokens; quantiles: evenly spaced, 0 to 1, of the score on them."""
+        self.name = _spec("calibrated", share, score)
+        self.threshold = float(np.interp(1 - share, np.linspace(0, 1, len(quantiles)), quantiles))
+        """τ; share 0 never asks, share 1 always does."""
+        if share in (0, 1):
+            self.threshold = math.inf if share == 0 else -math.inf
+        self._gate = FixedThreshold(self.threshold, score)
+
+    def ask(self, position: int, scores: Scores) -> bool:
+        return self._gate.ask(position, scores)
+
+    def rollback(self, position: int) -> None:
+        pass
+
+
 class RunningQuantile:
     """Asks about the given share of most uncertain tokens, among those seen so far (our reading of "dynamic").
 
@@ -189,10 +212,11 @@ def bounded(gate: Gate, max_block_tokens: int) -> Gate:
 
 
 def make_gate(spec: str, manifest: Manifest) -> Gate:
-    """A gate from its name: "quantile:0.2", "threshold:0.3", "certified:12", "always" or "never".
+    """A gate from its name: "calibrated:0.2", "quantile:0.2", "threshold:0.3", "certified:12", "always" or "never".
 
-    "quantile" alone takes the pair's measured share; "quantile:0.2:ambiguity" and "threshold:3:ambiguity" look at Ω
-    instead of U. Raises InvalidRequest that says what is wrong.
+    "calibrated" and "quantile" alone take the pair's measured share; with ":ambiguity" at the end, as in
+    "quantile:0.2:ambiguity" or "threshold:3:ambiguity", they look at Ω instead of U. "paper" is "quantile", our reading
+    of the paper's dynamic threshold. Raises InvalidRequest that says what is wrong.
     """
     kind, *arguments = spec.strip().lower().split(":")
     if kind not in _MAKERS:
@@ -202,11 +226,19 @@ def make_gate(spec: str, manifest: Manifest) -> Gate:
     return _MAKERS[kind](arguments, manifest)
 
 
+def _make_calibrated(arguments: list[str], manifest: Manifest) -> Gate:
+    return CalibratedThreshold(*_share_of("calibrated", arguments, manifest))
+
+
 def _make_quantile(arguments: list[str], manifest: Manifest) -> Gate:
-    share = _number("quantile", arguments, default=manifest.defaults.ask_share, low=0, high=1)
-    score = _score_name("quantile", arguments)
-    prior = manifest.uncertainty_quantiles if score == "uncertainty" else manifest.ambiguity_quantiles
-    return RunningQuantile(share, prior, score)
+    return RunningQuantile(*_share_of("quantile", arguments, manifest))
+
+
+def _share_of(kind: str, arguments: list[str], manifest: Manifest) -> tuple[float, Sequence[float], ScoreName]:
+    """Share, held-out quantiles of the score, and the score."""
+    share = _number(kind, arguments, default=manifest.defaults.ask_share, low=0, high=1)
+    score = _score_name(kind, arguments)
+    return share, manifest.uncertainty_quantiles if score == "uncertainty" else manifest.ambiguity_quantiles, score
 
 
 def _make_threshold(arguments: list[str], manifest: Manifest) -> Gate:
@@ -230,7 +262,9 @@ def _make_never(arguments: list[str], manifest: Manifest) -> Gate:
 
 
 _MAKERS: dict[str, Callable[[list[str], Manifest], Gate]] = {
+    "calibrated": _make_calibrated,
     "quantile": _make_quantile,
+    "paper": _make_quantile,
     "threshold": _make_threshold,
     "certified": _make_certified,
     "always": _make_always,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from device_client.gates import (
     AlwaysAsk,
+    CalibratedThreshold,
     CertifiedBudget,
     FixedThreshold,
     Gate,
@@ -30,6 +31,8 @@ SPECS = [
     "never",
     "threshold:0.3",
     "threshold:1:ambiguity",
+    "calibrated:0.2",
+    "calibrated:0.5:ambiguity",
     "quantile:0.2",
     "quantile:0.5:ambiguity",
     "certified:3",
@@ -53,6 +56,19 @@ def test_always_and_never() -> None:
 
 def test_a_threshold_asks_above_it_and_when_the_score_is_not_a_number() -> None:
     assert ask_all(FixedThreshold(0.25), [0.9, 1.0, 1.1, math.nan]) == [False, False, True, True]
+
+
+def test_a_calibrated_threshold_is_the_held_out_quantile_and_remembers_nothing() -> None:
+    gate = CalibratedThreshold(0.25, [0.0, 0.25, 0.5, 0.75, 1.0])
+    assert gate.threshold == 0.75
+    values = [3.0, 3.1, 0.0, math.nan, 3.0]
+    assert ask_all(gate, values) == [False, True, False, True, False]
+
+
+@given(ambiguities)
+def test_a_calibrated_share_of_0_never_asks_and_of_1_always(values: list[float]) -> None:
+    assert not any(ask_all(CalibratedThreshold(0, PRIOR), values))
+    assert all(ask_all(CalibratedThreshold(1, PRIOR), values))
 
 
 @given(ambiguities)
@@ -124,15 +140,19 @@ def test_a_gate_is_named_as_it_was_asked_for(manifest: Manifest, spec: str) -> N
     assert make_gate(spec, manifest).name == spec
 
 
-def test_quantile_alone_takes_the_pairs_share(manifest: Manifest) -> None:
-    assert make_gate("Quantile", manifest).name == "quantile:0.3"
+@pytest.mark.parametrize(
+    ("spec", "name"), [("Quantile", "quantile:0.3"), ("paper", "quantile:0.3"), ("calibrated", "calibrated:0.3")]
+)
+def test_a_name_alone_takes_the_pairs_share(spec: str, name: str, manifest: Manifest) -> None:
+    assert make_gate(spec, manifest).name == name
 
 
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
         ("quantil:0.2", "did you mean 'quantile'"),
-        ("", "known are quantile"),
+        ("", "known are calibrated, quantile"),
+        ("calibrated:-1", "in [0, 1] (got -1)"),
         ("quantile:2", "in [0, 1] (got 2)"),
         ("quantile:nan", "in [0, 1] (got nan)"),
         ("quantile:0.2:disparity", "'uncertainty' or 'ambiguity'"),
