@@ -24,7 +24,7 @@ from shared.bundle import Manifest
 from shared.captions import CaptionVocabulary
 from shared.errors import InvalidRequest
 
-NUM_CALIBRATION_PROMPTS = 3
+NUM_CALIBRATION_PROMPTS = 12
 
 
 def measure_all(

@@ -1,8 +1,8 @@
-"""Baseline gates: the same running quantile as CIAR's, over other measures of doubt.
+"""Baseline gates: the same calibrated threshold as CIAR's, over other measures of doubt.
 
-A *doubt* turns what the drafter says of a token into one number, larger where it is less sure. A gate asks about the
-given share of largest doubts, as `device_client.gates.RunningQuantile` does for U, and begins with quantiles of the
-doubt that a calibration run has seen; so gates differ in what they look at and in nothing else. The rows of the paper's
+A *doubt* turns what the drafter says of a token into one number, larger where it is less sure. A gate asks above the
+threshold that a given share of the doubts of a calibration run exceeded, as `device_client.gates.CalibratedThreshold`
+does for U on held-out captions; so gates differ in what they look at and in nothing else. The rows of the paper's
 gate ablation are random, entropy (Entropy-Lens), SoftmaxCorr and the Inter-Head; no code of them was released.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from device_client.gates import Gate, RunningQuantile, Scores
+from device_client.gates import CalibratedThreshold, Gate, Scores
 
 Doubt = Callable[[int, Scores], float]
 """(position, scores with center) -> doubt, a pure function."""
@@ -63,33 +63,36 @@ def outside_set(size: int) -> Doubt:
 
 
 def random_doubt(seed: int) -> Doubt:
-    """A uniform number in [0, 1) that depends on (seed, position) only, so a picture stays a function of its seed."""
+    """A uniform number in [0, 1) that depends on (seed, position) only, so a picture stays a function of its seed.
+
+    Its stream is not the sampler's: the high bit of the position sets it apart.
+    """
 
     def doubt(position: int, _scores: Scores) -> float:
-        word = np.random.Philox(key=np.array([seed, position], np.uint64)).random_raw()
+        word = np.random.Philox(key=np.array([seed, position | 1 << 63], np.uint64)).random_raw()
         return float(word >> np.uint64(11)) * 2.0**-53
 
     return doubt
 
 
-class DoubtQuantile:
-    """Asks about the given share of largest doubts among those seen so far."""
+class DoubtThreshold:
+    """Asks about doubts larger than all but the given share of those that a calibration run saw."""
 
-    def __init__(self, name: str, doubt: Doubt, share: float, prior_quantiles: Sequence[float]) -> None:
-        """share in [0, 1]; prior_quantiles: evenly spaced quantiles, 0 to 1, of the doubt."""
+    def __init__(self, name: str, doubt: Doubt, share: float, quantiles: Sequence[float]) -> None:
+        """share in [0, 1]; quantiles: evenly spaced, 0 to 1, of the doubt."""
         self.name = f"{name}:{share:g}"
         self._doubt = doubt
-        self._quantile = RunningQuantile(share, prior_quantiles)
+        self._threshold = CalibratedThreshold(share, quantiles)
 
     def ask(self, position: int, scores: Scores) -> bool:
-        return self._quantile.ask(position, Scores(0.0, 0.0, self._doubt(position, scores)))
+        return self._threshold.ask(position, Scores(0.0, 0.0, self._doubt(position, scores)))
 
     def rollback(self, position: int) -> None:
-        self._quantile.rollback(position)
+        self._threshold.rollback(position)
 
 
 class Recorder:
-    """Another gate, noting every doubt of the tokens that stand: the calibration pass of `DoubtQuantile`."""
+    """Another gate, noting every doubt of the tokens that stand: the calibration pass of `DoubtThreshold`."""
 
     def __init__(self, gate: Gate, doubts: Mapping[str, Doubt]) -> None:
         self._gate = gate

@@ -1,8 +1,7 @@
 """The rows of the benchmark: each a name, a mode of the SDK and its settings. None has a decoding loop of its own.
 
 `find_method("ciar")`, or with a number of its own: "ciar:0.1" (share asked), "code:0.5" (share that the cloud writes),
-"sets:16" (k), "certified:4" (budget ε), "lantern:0.2" (δ),
-"eagle:8" (nodes).
+"sets:16" (k), "certified:4" (budget ε), "lantern:0.2" (δ), "eagle:8" (nodes of a tree, at most a block of the server).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gates import Doubt, DoubtQuantile, entropy, margin, max_probability, outside_set, random_doubt
+from benchmarks.gates import Doubt, DoubtThreshold, entropy, margin, max_probability, outside_set, random_doubt
 from device_client import Client, Gate, Mode, Progress, Result, make_gate
 from shared.acceptance import LANTERN_MASS, lantern_neighbours
 from shared.bundle import Manifest
@@ -137,16 +136,25 @@ def _device(name: str, number: float | None) -> Method:
 
 
 def _ciar(name: str, number: float | None) -> Method:
-    return Method(name, Mode.CIAR, "asks about the widest intervals by U", _quantile("uncertainty", number))
+    return Method(name, Mode.CIAR, "asks where U is above a calibrated threshold", _above("uncertainty", number))
+
+
+def _paper(name: str, number: float | None) -> Method:
+    """The paper's dynamic threshold as we read it: the most uncertain tokens of each picture, by a running quantile."""
+
+    def gate(setting: Setting, _seed: int) -> Gate:
+        return make_gate(f"quantile:{_share(setting, number):g}", setting.manifest)
+
+    return Method(name, Mode.CIAR, "asks about each picture's widest intervals by U: the same share of all", gate)
 
 
 def _no_features(name: str, number: float | None) -> Method:
-    gate = _quantile("uncertainty", number)
+    gate = _above("uncertainty", number)
     return Method(name, Mode.CIAR, "CIAR, no interval features sent", gate, {"send_features": False})
 
 
 def _ambiguity(name: str, number: float | None) -> Method:
-    return Method(name, Mode.CIAR, "asks about the widest intervals by Ω alone", _quantile("ambiguity", number))
+    return Method(name, Mode.CIAR, "asks where Ω alone is above a calibrated threshold", _above("ambiguity", number))
 
 
 def _certified(name: str, number: float | None) -> Method:
@@ -163,7 +171,7 @@ def _certified(name: str, number: float | None) -> Method:
 
 def _random(name: str, number: float | None) -> Method:
     def gate(setting: Setting, seed: int) -> Gate:
-        return DoubtQuantile(name, random_doubt(seed), _share(setting, number), UNIFORM)
+        return DoubtThreshold(name, random_doubt(seed), _share(setting, number), UNIFORM)
 
     return Method(name, Mode.CIAR, "asks at random", gate)
 
@@ -189,13 +197,13 @@ def _margin(name: str, number: float | None) -> Method:
 
 def _doubting(name: str, doubt: Doubt, about: str, share: float | None) -> Method:
     def gate(setting: Setting, _seed: int) -> Gate:
-        return DoubtQuantile(name, doubt, _share(setting, share), setting.priors[name])
+        return DoubtThreshold(name, doubt, _share(setting, share), setting.priors[name])
 
     return Method(name, Mode.CIAR, about, gate, doubt=doubt)
 
 
-def _quantile(score: str, share: float | None) -> Callable[[Setting, int], Gate]:
-    return lambda setting, _seed: make_gate(f"quantile:{_share(setting, share):g}:{score}", setting.manifest)
+def _above(score: str, share: float | None) -> Callable[[Setting, int], Gate]:
+    return lambda setting, _seed: make_gate(f"calibrated:{_share(setting, share):g}:{score}", setting.manifest)
 
 
 def _share(setting: Setting, own: float | None) -> float:
@@ -210,6 +218,7 @@ _MAKERS: dict[str, tuple[Callable[[str, float | None], Method], float]] = {
     "eagle": (_eagle, 1e9),
     "code": (_code, 1),
     "ciar": (_ciar, 1),
+    "paper": (_paper, 1),
     "no-features": (_no_features, 1),
     "ambiguity": (_ambiguity, 1),
     "certified": (_certified, 1e9),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.gates import (
     Doubt,
-    DoubtQuantile,
+    DoubtThreshold,
     Recorder,
     entropy,
     margin,
@@ -83,7 +83,7 @@ def test_a_gate_asks_about_its_share(doubt: Doubt) -> None:
     rng = np.random.default_rng(0)
     scores = [scores_of(rng.dirichlet(np.full(8, 0.5)) + 1e-9) for _ in range(3000)]
     prior = quantiles([doubt(position, row) for position, row in enumerate(scores[:500])])
-    gate = DoubtQuantile("row", doubt, 0.2, prior)
+    gate = DoubtThreshold("row", doubt, 0.2, prior)
     asked = np.array([gate.ask(position, row) for position, row in enumerate(scores)])
     assert asked.mean() == pytest.approx(0.2, abs=0.03)  # four standard deviations of a binomial share
     values = np.array([doubt(position, row) for position, row in enumerate(scores)])
@@ -101,7 +101,7 @@ def test_a_rolled_back_gate_has_never_seen_what_was_discarded(
     def given_doubt(_position: int, scores: Scores) -> float:
         return scores.ambiguity
 
-    gate, undisturbed = (DoubtQuantile("row", given_doubt, 0.3, UNIFORM) for _ in range(2))
+    gate, undisturbed = (DoubtThreshold("row", given_doubt, 0.3, UNIFORM) for _ in range(2))
     recorder = Recorder(gate, {"given": given_doubt})
     split = data.draw(st.integers(0, len(kept)))
     for position, value in enumerate([*kept[:split], *dropped]):

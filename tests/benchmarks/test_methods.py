@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gates import DoubtQuantile
+from benchmarks.gates import DoubtThreshold
 from benchmarks.machine import environment, on_cores, place
 from benchmarks.methods import BASE, METHODS, QUICK_METHODS, Setting, find_method
 from benchmarks.prompts import prompts_of
@@ -95,9 +95,10 @@ def test_gates_take_the_common_share_or_their_own(setting: Setting) -> None:
         assert method.gate is not None
         return method.gate(setting, 0).name
 
-    assert gate_name("ciar") == "quantile:0.3"
-    assert gate_name("ciar:0.1") == "quantile:0.1"
-    assert gate_name("ambiguity") == "quantile:0.3:ambiguity"
+    assert gate_name("ciar") == "calibrated:0.3"
+    assert gate_name("ciar:0.1") == "calibrated:0.1"
+    assert gate_name("paper") == "quantile:0.3"
+    assert gate_name("ambiguity") == "calibrated:0.3:ambiguity"
     assert gate_name("random:0.5") == "random:0.5:0.5"
     assert gate_name("entropy") == "entropy:0.3"
     assert gate_name("certified:2") == "certified:2"
@@ -107,7 +108,7 @@ def test_gates_take_the_common_share_or_their_own(setting: Setting) -> None:
 def test_gates_are_made_anew_for_each_picture(setting: Setting) -> None:
     method = find_method("entropy")
     assert method.gate is not None
-    assert isinstance(method.gate(setting, 0), DoubtQuantile)
+    assert isinstance(method.gate(setting, 0), DoubtThreshold)
     assert method.gate(setting, 0) is not method.gate(setting, 0)
 
 
