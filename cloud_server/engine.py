@@ -79,6 +79,8 @@ class Engine:
                     reply=reply,
                     rule_of=self._rule_of,
                 )
+            except CiarError as error:
+                reply(error)
             except Exception:
                 logger.exception("session did not open", extra={"session": admitted.session_id})
                 reply(InternalError("the session did not open; see the server's log"))

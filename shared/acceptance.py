@@ -60,7 +60,9 @@ def make_rule(acceptance: Acceptance, sampling: Sampling, nearest: Nearest | Non
             return classic(sampling)
         case Lantern(num_neighbours, max_mass):
             if nearest is None:
-                raise InvalidRequest("open.acceptance.lantern: no distances between tokens are known here; ask without")
+                raise InvalidRequest(
+                    "open.acceptance.lantern: no distances between tokens are known here; take classic"
+                )
             return lantern(sampling, nearest, num_neighbours, max_mass)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared import codec
-from shared.types import Block, Finish, Sampling, Verdict
+from shared.types import Acceptance, Block, Classic, Coupled, Finish, Lantern, Sampling, Verdict
 from shared.wire.ciar.v1 import service_pb2 as pb
 from tests.support.raw_client import DEADLINE_S, Conversation, RawClient, ask_all
 from tests.support.running_cloud import RunningCloud
@@ -88,6 +89,12 @@ BAD_OPENS: dict[str, tuple[dict[str, object], grpc.StatusCode, str]] = {
         "open.num_prefix_tokens: 37; the picture has 36",
     ),
     "huge prefix": ({"num_prefix_tokens": 2**32 - 1}, INVALID, "open.num_prefix_tokens"),
+    "more neighbours than tokens": (
+        {"acceptance": Lantern(64, 0.1)},
+        INVALID,
+        "open.acceptance.lantern.num_neighbours: 64; a token has 63",
+    ),
+    "more mass than there is": ({"acceptance": Lantern(1, 1.5)}, INVALID, "open.acceptance.lantern.max_mass: must be"),
 }
 
 
@@ -170,7 +177,7 @@ def test_stream_ended_before_open(cloud: RunningCloud, client: RawClient) -> Non
 def test_empty_first_frame(cloud: RunningCloud, client: RawClient) -> None:
     conversation = client.collaborate()
     conversation.send(pb.CollaborateRequest())
-    assert_refused(conversation.error(), INVALID, "frame: empty; send open, draft or finish")
+    assert_refused(conversation.error(), INVALID, "frame: empty; send open, draft, tree or finish")
     assert_still_serves(cloud, client)
 
 
@@ -274,6 +281,94 @@ def test_bad_draft(cloud: RunningCloud, client: RawClient, case: str) -> None:
     assert_still_serves(cloud, client)
 
 
+BAD_LAWS: dict[str, tuple[Acceptance, pb.Block, str]] = {
+    "laws for a rule without": (
+        Coupled(),
+        pb.Block(start=2, tokens=[1], asked_mask=b"\x01", laws=bytes(128)),
+        "draft.block.laws: the rule coupled needs none",
+    ),
+    "no laws": (
+        Classic(),
+        pb.Block(start=2, tokens=[1], asked_mask=b"\x01"),
+        "draft.block.laws: the rule classic needs the law of every asked token",
+    ),
+    "laws of another vocabulary": (
+        Lantern(3, 0.1),
+        pb.Block(start=2, tokens=[1], asked_mask=b"\x01", laws=bytes(126)),
+        "draft.block.laws: 63 values for an asked token; the vocabulary has 64",
+    ),
+    "a law too few": (
+        Classic(),
+        pb.Block(start=2, tokens=[1, 2], asked_mask=b"\x03", laws=bytes(128)),
+        "draft.block.laws: 32 values for an asked token",
+    ),
+    "NaN": (
+        Classic(),
+        pb.Block(start=2, tokens=[1], asked_mask=b"\x01", laws=np.full(64, np.nan, "<f2").tobytes()),
+        "draft.block.laws: NaN or infinity",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LAWS)
+def test_bad_laws(cloud: RunningCloud, client: RawClient, case: str) -> None:
+    acceptance, block, sentence = BAD_LAWS[case]
+    conversation = client.opened(acceptance=acceptance)
+    conversation.send(pb.CollaborateRequest(draft=pb.Draft(block=block)))
+    assert_refused(conversation.error(), INVALID, sentence)
+    assert_still_serves(cloud, client)
+
+
+@pytest.mark.parametrize("logit", [-65504.0, 0.0, 65504.0])
+def test_the_strangest_law_is_judged(cloud: RunningCloud, client: RawClient, logit: float) -> None:
+    """A device may lie about its law; what it gets is a verdict."""
+    law = np.full(64, -65504.0, np.float16)
+    law[5] = logit
+    conversation = client.opened(acceptance=Classic())
+    draft = conversation.draft([5])
+    conversation.send(replace(draft, block=replace(draft.block, laws=law[None])))
+    assert isinstance(conversation.read(), Verdict)
+    assert conversation.finish().num_asked == 1
+    assert_still_serves(cloud, client)
+
+
+BAD_TREES: dict[str, tuple[pb.TreeDraft, grpc.StatusCode, str]] = {
+    "token out of range": (
+        pb.TreeDraft(start=2, tokens=[5, 64], parents=[0, 1]),
+        INVALID,
+        "tree.tokens: token 64 is outside the vocabulary of 64",
+    ),
+    "gap": (pb.TreeDraft(start=3, tokens=[1], parents=[0]), INVALID, "tree.start: 3, but the next token"),
+    "empty": (pb.TreeDraft(start=2), INVALID, "tree.tokens: 0 nodes; send 1 to"),
+    "more nodes than room": (
+        pb.TreeDraft(start=2, tokens=range(35), parents=[0] * 35),
+        INVALID,
+        "tree.tokens: 35 nodes; send 1 to 34",
+    ),
+    "future epoch": (
+        pb.TreeDraft(epoch=1, start=2, tokens=[1], parents=[0]),
+        PRECONDITION,
+        "tree.epoch: 1 has not begun",
+    ),
+    "parent behind its child": (
+        pb.TreeDraft(start=2, tokens=[1, 2], parents=[2, 0]),
+        INVALID,
+        "tree.parents: that of node 0 does not come before it",
+    ),
+    "orphan": (pb.TreeDraft(start=2, tokens=[1]), INVALID, "tree.parents: 0 for 1 tokens"),
+    "twins": (pb.TreeDraft(start=2, tokens=[1, 1], parents=[0, 0]), INVALID, "tree.tokens: two siblings"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TREES)
+def test_bad_tree(cloud: RunningCloud, client: RawClient, case: str) -> None:
+    tree, code, sentence = BAD_TREES[case]
+    conversation = client.opened()
+    conversation.send(pb.CollaborateRequest(tree=tree))
+    assert_refused(conversation.error(), code, sentence)
+    assert_still_serves(cloud, client)
+
+
 def test_a_bad_draft_harms_no_session_beside_it(cloud: RunningCloud, client: RawClient) -> None:
     alone = client.generate(sampling=GREEDY)
     good, bad = client.opened(sampling=GREEDY), client.opened(sampling=GREEDY)
@@ -297,7 +392,7 @@ def test_second_open(cloud: RunningCloud, client: RawClient) -> None:
 def test_empty_frame(cloud: RunningCloud, client: RawClient) -> None:
     conversation = client.opened()
     conversation.send(pb.CollaborateRequest())
-    assert_refused(conversation.error(), INVALID, "frame: empty; send open, draft or finish")
+    assert_refused(conversation.error(), INVALID, "frame: empty; send open, draft, tree or finish")
     assert_still_serves(cloud, client)
 
 
@@ -637,7 +732,7 @@ def test_draining_cuts_what_takes_too_long(start_cloud: StartCloud, tiny_bundle:
 
 
 def valid_frames() -> list[bytes]:
-    """Frames of a good session: open with history, drafts with features, finish."""
+    """Frames of a good session: open with history, drafts with features, finish; a tree in place of drafts."""
     sampling = codec.encode_sampling(Sampling(seed=1, temperature=0.5, top_k=3, top_p=0.5, guidance=2))
     history = pb.Block(tokens=[1, 2], featured_mask=b"\x02", features=bytes(8))
     draft = Block(
@@ -654,6 +749,9 @@ def valid_frames() -> list[bytes]:
         pb.CollaborateRequest(draft=pb.Draft(block=codec.encode_block(draft))).SerializeToString(),
         pb.CollaborateRequest(draft=pb.Draft(block=codec.encode_block(ask_all([1], 14, 4)))).SerializeToString(),
         pb.CollaborateRequest(finish=pb.Finish()).SerializeToString(),
+        pb.CollaborateRequest(
+            tree=pb.TreeDraft(start=4, tokens=[1, 2, 3, 1], parents=[0, 0, 2, 3])
+        ).SerializeToString(),
     ]
 
 
@@ -692,7 +790,9 @@ def test_mutated_frames_never_kill_the_server(cloud: RunningCloud, client: RawCl
     opening.open.file_digests.update(client.manifest.device_digests())
     frames[0] = opening.SerializeToString()
     conversation = Conversation(client.channel, client.manifest.feature_dim)
-    order = data.draw(st.sampled_from([[0, 1, 2, 3], [0, 1, 3], [0, 2, 1], [1, 0], [0, 1, 1, 2, 3, 3]]))
+    order = data.draw(
+        st.sampled_from([[0, 1, 2, 3], [0, 1, 3], [0, 2, 1], [1, 0], [0, 1, 1, 2, 3, 3], [0, 4, 3], [0, 4, 1, 3]])
+    )
     for index in order:
         conversation.send_bytes(data.draw(mutated(frames[index])))
     conversation.end()

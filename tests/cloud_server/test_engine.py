@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from cloud_server.engine import Engine
 from cloud_server.session import Segment
-from shared.errors import CiarError, InternalError, ProtocolError
-from shared.types import CloudFrame, Draft, Finish, Limits, Opened, Summary, Verdict, Written
+from shared.errors import CiarError, InternalError, InvalidRequest, ProtocolError
+from shared.types import CloudFrame, Draft, Finish, Lantern, Limits, Opened, Summary, Verdict, Written
 from tests.support.fake_runner import FakeRunner, R, T, admitted, block, own_picture
 
 DEADLINE_S = 30
@@ -246,3 +246,13 @@ def test_frames_for_a_closed_session_are_dropped(runner: GatedRunner, start_engi
     engine.close(device.id)
     assert len(Device(engine, 1, write_until=1).read_prefix()) == 1
     assert len(runner.passes) == 2
+
+
+def test_a_session_that_cannot_be_judged_here_is_told_so(start_engine: Callable[..., Engine]) -> None:
+    """This engine was given no distances between tokens."""
+    engine = start_engine()
+    error = Device(engine, 0, acceptance=Lantern(1, 0.1)).read()
+    assert isinstance(error, InvalidRequest)
+    assert "no distances between tokens" in str(error)
+    device = Device(engine, 0, session_id="next", write_until=2)
+    assert len(device.read_prefix()) == 2

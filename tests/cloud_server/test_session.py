@@ -311,7 +311,7 @@ def test_laws_come_with_the_rules_that_need_them(
         table.draft([1], 3, laws=laws)
 
 
-def test_a_session_may_be_given_another_rule() -> None:
+def test_lantern_needs_distances_between_tokens() -> None:
     with pytest.raises(InvalidRequest, match="no distances"):
         Table(acceptance=Lantern(1, 0.1))
 

@@ -12,6 +12,8 @@ import numpy as np
 from shared import codec
 from shared.bundle import load_manifest
 from shared.types import (
+    COUPLED,
+    Acceptance,
     Block,
     CloudFrame,
     DeviceFrame,
@@ -69,6 +71,7 @@ class RawClient:
         num_prefix_tokens: int = 2,
         file_digests: dict[str, str] | None = None,
         history: Block | None = None,
+        acceptance: Acceptance = COUPLED,
     ) -> Open:
         """An Open that any server of the bundle takes."""
         return Open(
@@ -77,6 +80,7 @@ class RawClient:
             num_prefix_tokens=num_prefix_tokens,
             file_digests=self.manifest.device_digests() if file_digests is None else file_digests,
             history=history or Block.empty(self.manifest.feature_dim),
+            acceptance=acceptance,
         )
 
     def opened(self, **open_fields: object) -> Conversation:
