@@ -219,7 +219,18 @@ def _rtt(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
 
 def _gates(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
     """values: not used; sets of 3 and 9 of 512 tokens are the paper's 100 and 300 of 16 384."""
-    names = ("random", "entropy", "max-probability", "margin", "sets:3", "sets:9", "ambiguity", "ciar", "no-features")
+    names = (
+        "random",
+        "entropy",
+        "max-probability",
+        "margin",
+        "sets:3",
+        "sets:9",
+        "ambiguity",
+        "paper",
+        "ciar",
+        "no-features",
+    )
     methods = {name: find_method(name) for name in (BASE, *names)}
     return Sweep(
         name="gates",
