@@ -33,7 +33,8 @@ class PictureTokenizer(VQTokenizer):
         return torch.ones(len(images), grid, grid, dtype=torch.bool, device=images.device)
 
     def decode_codes(self, codes: Tensor, coded: Tensor) -> Tensor:
-        return torch.sigmoid(self.decoder(codes.permute(0, 3, 1, 2)))
+        # Not a sigmoid: where most pixels are white, L1 drives it into saturation before the codebook says anything.
+        return self.decoder(codes.permute(0, 3, 1, 2)) + 0.5
 
     def token_rows(self, dim: int, generator: torch.Generator) -> Tensor:
         return self.quantizer.codes.cpu() @ torch.randn(self.config.code_dim, dim, generator=generator)
@@ -55,5 +56,5 @@ class PictureDecoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         codes = self.codes[tokens].T.reshape(1, -1, self.grid, self.grid)  # (1, D, g, g)
-        picture = torch.sigmoid(self.decoder(codes))[0]  # (3, 4g, 4g)
+        picture = self.decoder(codes)[0] + 0.5  # (3, 4g, 4g)
         return (picture.permute(1, 2, 0) * 255.0 + 0.5).clamp(0, 255).to(torch.uint8)

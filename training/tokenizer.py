@@ -57,7 +57,9 @@ class Quantizer(nn.Module):
         super().__init__()
         self.decay = decay
         self.register_buffer("codes", F.normalize(torch.randn(num_codes, dim), dim=-1))  # (V', D)
-        self.register_buffer("counts", torch.ones(num_codes))  # (V',) smoothed use per step
+        self.register_buffer(
+            "counts", torch.zeros(num_codes)
+        )  # (V',) smoothed use per step; unused codes start at data
 
     def nearest(self, z: Tensor) -> Tensor:
         """Index of the nearest code of unit vectors z (N, D): (N,)."""
@@ -123,7 +125,7 @@ class Reconstruction:
     """A training pass through the codebook."""
 
     images: Tensor
-    """Like those that went in, [0, 1]; gradients reach decoder and encoder (straight through)."""
+    """Like those that went in; gradients reach decoder and encoder (straight through)."""
     vectors: Tensor
     """(N, D) of the cells that carry a code."""
     index: Tensor
@@ -151,7 +153,7 @@ class VQTokenizer(nn.Module):
         raise NotImplementedError
 
     def decode_codes(self, codes: Tensor, coded: Tensor) -> Tensor:
-        """Images of code vectors (B, g, g, D); what a cell without a code is, the subclass knows."""
+        """Images of code vectors (B, g, g, D), about [0, 1]; what a cell without a code is, the subclass knows."""
         raise NotImplementedError
 
     def decoder_parameters(self) -> list[nn.Parameter]:
@@ -183,7 +185,7 @@ class VQTokenizer(nn.Module):
         return torch.where(self.coded_cells(images), index, -1).flatten(1)
 
     def decode(self, indices: Tensor) -> Tensor:
-        """Images of codes (B, T)."""
+        """Images of codes (B, T), about [0, 1]."""
         cells = indices.view(len(indices), self.config.grid, self.config.grid)
         return self.decode_codes(self.quantizer.codes[cells.clamp(min=0)], cells >= 0)
 

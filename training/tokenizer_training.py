@@ -68,7 +68,7 @@ def evaluate(tokenizer: VQTokenizer, images: Tensor) -> TokenizerScore:
     for part in images.split(128):
         batch = unit(part, device)  # (B, …, H, W)
         indices = tokenizer.indices(batch)  # (B, T)
-        errors.append((tokenizer.decode(indices) - batch).square().flatten(1).mean(1).cpu())
+        errors.append((tokenizer.decode(indices).clamp(0, 1) - batch).square().flatten(1).mean(1).cpu())
         parts.append(indices.cpu())
     indices = torch.cat(parts)
     used = torch.bincount(indices[indices >= 0], minlength=len(tokenizer.quantizer.codes)).float()
