@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from device_client.drafter import Drafts, Proposal
 from device_client.loop import Loop
 from device_client.transport import Session
-from shared.coupling import perturbed
+from shared.coupling import filtered
 from shared.tree import ROOT
 from shared.types import Sampling, Tokens, TreeDraft, Verdict
 
@@ -61,9 +61,8 @@ def grow(branches: Branches, tokens: Tokens, start: int, num_nodes: int, samplin
     """The `num_nodes` most confident continuations of tokens[:start], as a tree: its tokens and parents, (N,) each.
 
     As in EAGLE-2 (Li et al., arXiv 2406.16858) the tree grows where its leaves are most confident, by the product of
-    the drafter's confidences on the way; here leaf by leaf, so the nodes are the best of all. Ours: the confidence in a
-    token is softmax(log q + g) with the noise g that the cloud will draw with, since g tells which tokens are in the
-    race; the law q alone knows how likely they were before the draw.
+    the drafter's probabilities on the way, after temperature and cuts; here leaf by leaf, so the nodes are the best of
+    all. The noise that the cloud will draw with is known here too, but not used: it was tried, and did not help.
     """
     path_tokens = tokens.copy()  # (T,)
     nodes: list[int] = []
@@ -78,7 +77,7 @@ def grow(branches: Branches, tokens: Tokens, start: int, num_nodes: int, samplin
             return
         path_tokens[start:position] = path
         center = branches.look(path_tokens, position).center
-        for token, confidence in _offers(perturbed(center, position, sampling), num_nodes - len(nodes)):
+        for token, confidence in _offers(filtered(center, sampling), num_nodes - len(nodes)):
             heapq.heappush(leaves, _Leaf(doubt - confidence, next(numbers), node, token))
 
     expand(ROOT, 0.0)

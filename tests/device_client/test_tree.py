@@ -16,15 +16,15 @@ from device_client.result import Decision
 from device_client.track import Track
 from device_client.tree import Branches, TreeLoop, grow
 from device_client.waiting import Deadline, RetryPolicy
+from shared.acceptance import law
 from shared.bundle import Manifest
-from shared.coupling import perturbed
 from shared.errors import CiarError, ProtocolError, Unavailable
 from shared.tree import ROOT
 from shared.types import Correction, Limits, Sampling, Tokens, TreeDraft, Verdict
 from tests.device_client.conftest import QUICK
 from tests.device_client.fakes import CONDITION, FakeCloud, FakeDrafter
 
-SAMPLING = Sampling(seed=3)
+SAMPLING = Sampling(seed=3, temperature=0.8, top_k=5)
 
 
 def fresh(manifest: Manifest) -> FakeDrafter:
@@ -38,15 +38,13 @@ def path_of(tokens: Tokens, parents: Tokens, node: int) -> tuple[int, ...]:
 
 
 def confidences(manifest: Manifest, tokens: Tokens, start: int, path: Sequence[int]) -> np.ndarray:
-    """softmax(log q + g) (V,) behind a path, from a drafter that has never seen another branch."""
+    """The law q (V,) behind a path, from a drafter that has never seen another branch."""
     known = tokens.copy()
     known[start : start + len(path)] = path
     position = start + len(path)
     drafter = fresh(manifest)
     drafter.read(known, 0, position)
-    scores = perturbed(drafter.step(known, position).center, position, SAMPLING).astype(np.float64)
-    weights = np.exp(scores - scores.max())
-    return weights / weights.sum()
+    return law(drafter.step(known, position).center, SAMPLING)
 
 
 @pytest.mark.parametrize("start", [0, 5])

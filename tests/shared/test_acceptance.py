@@ -299,7 +299,7 @@ def test_neighbours_are_the_nearest_others_in_order() -> None:
 
 
 def test_lantern_needs_distances() -> None:
-    with pytest.raises(InvalidRequest, match=r"^open\.acceptance\.lantern: .* no distances"):
+    with pytest.raises(InvalidRequest, match=r"^open\.acceptance\.lantern: no distances"):
         make_rule(Lantern(1, 0.1), PLAIN)
 
 
