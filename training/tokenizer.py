@@ -57,9 +57,8 @@ class Quantizer(nn.Module):
         super().__init__()
         self.decay = decay
         self.register_buffer("codes", F.normalize(torch.randn(num_codes, dim), dim=-1))  # (V', D)
-        self.register_buffer(
-            "counts", torch.zeros(num_codes)
-        )  # (V',) smoothed use per step; unused codes start at data
+        # Smoothed use per step; none yet, so the first batch restarts the codes that it does not choose.
+        self.register_buffer("counts", torch.zeros(num_codes))  # (V',)
 
     def nearest(self, z: Tensor) -> Tensor:
         """Index of the nearest code of unit vectors z (N, D): (N,)."""
