@@ -83,7 +83,7 @@ def test_what_comes_from_outside_is_text(page: Checker) -> None:
 
 
 def test_it_says_what_ran_what_came_out_and_how_to_read_it(page: Checker) -> None:
-    for words in ("icons 1, digest 0123", "small rpc", "5g 20.0 ms", "asks about the widest intervals", "14.7 Mbit/s"):
+    for words in ("icons 1, digest 0123", "small rpc", "5g 20.0 ms", "above a calibrated threshold", "14.7 Mbit/s"):
         assert words in page.text, words
     assert all(meaning in page.text for _, meaning in GLOSSARY)
     assert "loopback: time of a picture" in page.text
