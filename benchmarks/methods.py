@@ -148,6 +148,14 @@ def _paper(name: str, number: float | None) -> Method:
     return Method(name, Mode.CIAR, "asks about each picture's widest intervals by U: the same share of all", gate)
 
 
+def _ahead(name: str, number: float | None) -> Method:
+    count = 4 if number is None else int(number)
+    if count < 1:
+        raise InvalidRequest(f"method: the tokens of ahead must be at least 1 (got {number:g})")
+    about = f"CIAR; the cloud writes {count} tokens on after each correction"
+    return Method(name, Mode.CIAR, about, _above("uncertainty", None), {"write_ahead": count})
+
+
 def _no_features(name: str, number: float | None) -> Method:
     gate = _above("uncertainty", number)
     return Method(name, Mode.CIAR, "CIAR, no interval features sent", gate, {"send_features": False})
@@ -219,6 +227,7 @@ _MAKERS: dict[str, tuple[Callable[[str, float | None], Method], float]] = {
     "code": (_code, 1),
     "ciar": (_ciar, 1),
     "paper": (_paper, 1),
+    "ahead": (_ahead, 1e9),
     "no-features": (_no_features, 1),
     "ambiguity": (_ambiguity, 1),
     "certified": (_certified, 1e9),

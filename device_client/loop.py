@@ -58,6 +58,8 @@ class Request:
     """Most guesses past the final tokens."""
     acceptance: Acceptance = COUPLED
     """How the cloud judges what it is asked about."""
+    num_write_ahead: int = 0
+    """Tokens that the cloud writes itself after a correction, before it answers."""
 
 
 @dataclass(slots=True)
@@ -187,6 +189,7 @@ class Loop:
                 request.file_digests,
                 self._track.history(),
                 request.acceptance,
+                request.num_write_ahead,
             )
         )
         opened = self._expect(session, Opened)

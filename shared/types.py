@@ -129,6 +129,8 @@ class Open:
     file_digests: dict[str, str]
     history: Block
     acceptance: Acceptance = COUPLED
+    num_write_ahead: int = 0
+    """Tokens that the cloud writes itself after a correction, before it answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ def admitted(
     chunk: int = T,
     collaborative: bool = True,
     acceptance: Acceptance = COUPLED,
+    num_write_ahead: int = 0,
 ) -> Admitted:
     return Admitted(
         session_id=session_id,
@@ -108,6 +109,7 @@ def admitted(
         chunk=chunk,
         collaborative=collaborative,
         acceptance=acceptance,
+        num_write_ahead=num_write_ahead,
     )
 
 
