@@ -118,11 +118,6 @@ def gumbel(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     return -torch.log(-torch.log(torch.rand(tuple(shape), generator=generator).clamp(min=1e-20)))
 
 
-def by_the_cloud(temperature: float, generator: torch.Generator) -> Choose:
-    """The cloud's own draw."""
-    return lambda _t, log_probs: (log_probs / temperature + gumbel(log_probs.shape, generator)).argmax(-1)
-
-
 def by_both(
     drafter: Drafter, condition: Tensor, threshold: float, temperature: float, generator: torch.Generator
 ) -> Choose:

@@ -13,10 +13,11 @@ from cloud_server.transformer import Transformer
 from training.drafter import Drafter, PairShape
 from training.drafter_training import DrafterTrainer, save_drafter
 from training.feature_training import FeatureTrainer, Variant
-from training.laws import LawCache, Prompter, by_both, by_the_cloud, write_shards
+from training.laws import LawCache, Prompter, by_both, write_shards
 from training.metrics import aurc, header, report, score_row, tabulate
 from training.pipeline import Run
 from training.radius_comparison import VARIANTS, freeze, train_radius
+from training.sampling import multinomial
 
 FEATURE_VARIANTS = (("own", 16), ("drafted", 16), ("drafted", 4))
 
@@ -27,7 +28,7 @@ def written_laws(run: Run, most: int | None = None) -> LawCache:
     return write_shards(
         run.paths.laws, "written", min(most or config.num_written, config.num_written), run.writer,
         run.config.export.guidance,
-        Prompter(run.vocabulary, config), config, lambda _condition, t, generator: by_the_cloud(t, generator),
+        Prompter(run.vocabulary, config), config, lambda _condition, t, generator: multinomial(generator, t),
     )  # fmt: skip
 
 

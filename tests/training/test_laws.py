@@ -12,7 +12,8 @@ from cloud_server.transformer import Transformer, TransformerConfig
 from shared.captions import CaptionVocabulary
 from training.dataset import held_out_combination
 from training.drafter import Drafter, DrafterConfig, PairShape
-from training.laws import LawCache, LawsConfig, Prompter, by_both, by_the_cloud, write_shards
+from training.laws import LawCache, LawsConfig, Prompter, by_both, write_shards
+from training.sampling import multinomial
 
 KINDS = {
     "concept": tuple(f"thing{i}" for i in range(12)),
@@ -46,7 +47,7 @@ def drafter() -> Drafter:
 
 def _write(folder: Path, model: Transformer, count: int, config: LawsConfig, kind: str = "written") -> LawCache:
     prompter = Prompter(VOCABULARY, config)
-    return write_shards(folder, kind, count, model, 1.5, prompter, config, lambda _c, t, g: by_the_cloud(t, g))
+    return write_shards(folder, kind, count, model, 1.5, prompter, config, lambda _c, t, g: multinomial(g, t))
 
 
 def test_a_run_that_was_interrupted_writes_the_same_shards(model: Transformer, tmp_path: Path) -> None:
