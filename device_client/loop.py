@@ -20,7 +20,7 @@ from device_client.result import Decision
 from device_client.track import FLOAT16_MAX, Track
 from device_client.transport import Session, Transport
 from device_client.waiting import Deadline, Retry, RetryPolicy
-from shared.coupling import draw
+from shared.coupling import Noise, draw
 from shared.errors import Busy, CiarError, ProtocolError, TimedOut, Unavailable
 from shared.types import (
     COUPLED,
@@ -100,6 +100,7 @@ class Loop:
         self._deadline = deadline
         self._retry = Retry(retry, deadline)
         self._on_commit = on_commit
+        self._noise = Noise(request.sampling.seed, track.vocab_size)
         self._num_reported = 0
         self._condition: tuple[int, ...] | None = None
         self._rows_right = 0  # rows of the drafter's cache that describe the tokens as they are now
@@ -149,7 +150,7 @@ class Loop:
         if self._request.acceptance.needs_laws:
             law = np.clip(center, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)  # (V,)
             center = law.astype(np.float32)  # the cloud is told the very law that is drawn from
-        token = draw(center, position, self._request.sampling).token
+        token = draw(center, position, self._request.sampling, self._noise).token
         self.account.drafting_s += perf_counter() - began
         asked = self._gate.ask(position, proposal.scores)
         track.add_draft(token, proposal.scores, proposal.feature, asked=asked, law=law)
@@ -199,8 +200,15 @@ class Loop:
             self._condition = opened.condition
         elif opened.condition != self._condition:
             raise ProtocolError("server: another replica reads the prompt differently")
+        self._prepare()
         self._track.add_written(self._expect(session, Written), Decision.PREFIX)
         self.account.prefix_s = self.account.prefix_s or perf_counter() - self._began
+
+    def _prepare(self) -> None:
+        """While the cloud writes the prefix: the noise of what is drawn behind it."""
+        request, track = self._request, self._track
+        if request.sampling.temperature > 0:
+            self._noise.prepare(max(track.committed_end, request.num_prefix_tokens), track.num_tokens)
 
     def _expect(self, session: Session, kind: type[Frame]) -> Frame:
         frame = None

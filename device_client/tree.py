@@ -117,6 +117,9 @@ class TreeLoop(Loop):
         self._branches = Branches(self._drafter, self._track.num_tokens)
         self._num_nodes = num_nodes
 
+    def _prepare(self) -> None:
+        """Nothing: trees grow without noise."""
+
     def _draft(self) -> None:
         """Draft a tree behind what is final."""
         track, began = self._track, perf_counter()

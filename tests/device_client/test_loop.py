@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from device_client import loop
 from device_client.gates import AlwaysAsk, Gate, NeverAsk, bounded, make_gate
@@ -16,7 +17,7 @@ from device_client.result import Decision
 from device_client.track import Track
 from device_client.waiting import Deadline, RetryPolicy
 from shared.bundle import Manifest
-from shared.coupling import sample
+from shared.coupling import Noise, sample
 from shared.errors import Busy, CiarError, InvalidRequest, PairMismatch, ProtocolError, TimedOut, Unavailable
 from shared.types import COUPLED, Acceptance, Classic, Lantern, Limits, Sampling
 from tests.device_client.conftest import QUICK
@@ -43,11 +44,12 @@ def draw(
     timeout_s: float = 20.0,
     retry: RetryPolicy = QUICK,
     acceptance: Acceptance = COUPLED,
+    temperature: float = 1.0,
 ) -> tuple[Track, Loop]:
     track = Track(manifest.num_tokens, manifest.vocab_size, manifest.feature_dim, send_features=send_features)
     request = Request(
         "x",
-        Sampling(seed=seed),
+        Sampling(seed=seed, temperature=temperature),
         num_prefix_tokens,
         manifest.device_digests(),
         depth=depth,
@@ -206,6 +208,49 @@ def test_what_was_drafted_past_a_correction_is_counted(manifest: Manifest) -> No
     assert track.num_discarded > 0
     patient, _ = draw(manifest, FakeCloud(manifest, delays=[5]), AlwaysAsk(), agreement=0.0, depth=1, max_ahead=1)
     assert patient.num_discarded == 0
+
+
+class RecordingNoise(Noise):
+    """Notes what was prepared and at which positions it was looked at."""
+
+    prepared: list[tuple[int, int]]
+    looked_at: list[int]
+
+    def prepare(self, start: int, end: int) -> None:
+        self.prepared.append((start, end))
+        super().prepare(start, end)
+
+    def at(self, position: int) -> NDArray[np.float32]:
+        self.looked_at.append(position)
+        return super().at(position)
+
+
+@pytest.fixture
+def noise(monkeypatch: pytest.MonkeyPatch) -> type[RecordingNoise]:
+    monkeypatch.setattr(RecordingNoise, "prepared", [], raising=False)
+    monkeypatch.setattr(RecordingNoise, "looked_at", [], raising=False)
+    monkeypatch.setattr(loop, "Noise", RecordingNoise)
+    return RecordingNoise
+
+
+def test_noise_is_prepared_behind_the_prefix_and_drawn_with(manifest: Manifest, noise: type[RecordingNoise]) -> None:
+    eager = FakeCloud(manifest, delays=[5])
+    track, _ = draw(manifest, eager, AlwaysAsk(), agreement=0.0, depth=1, max_ahead=4, num_prefix_tokens=3)
+    assert noise.prepared == [(3, manifest.num_tokens)]
+    assert min(noise.looked_at) == 3
+    assert len(noise.looked_at) == manifest.num_tokens - 3 + track.num_discarded > manifest.num_tokens
+
+
+def test_a_resumed_session_prepares_no_noise_of_what_is_final(manifest: Manifest, noise: type[RecordingNoise]) -> None:
+    cloud = FakeCloud(manifest, failures={6: Unavailable("gone")})
+    draw(manifest, cloud, AlwaysAsk(), num_prefix_tokens=2)
+    assert noise.prepared == [(2, manifest.num_tokens), (cloud.opens[1].history.end, manifest.num_tokens)]
+    assert cloud.opens[1].history.end > 2
+
+
+def test_a_greedy_picture_needs_no_noise(manifest: Manifest, noise: type[RecordingNoise]) -> None:
+    draw(manifest, FakeCloud(manifest), AlwaysAsk(), temperature=0.0)
+    assert (noise.prepared, noise.looked_at) == ([], [])
 
 
 def test_a_drafter_that_is_always_wrong_stops_drafting_in_vain(

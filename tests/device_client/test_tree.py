@@ -18,6 +18,7 @@ from device_client.tree import Branches, TreeLoop, grow
 from device_client.waiting import Deadline, RetryPolicy
 from shared.acceptance import law
 from shared.bundle import Manifest
+from shared.coupling import Noise
 from shared.errors import CiarError, ProtocolError, Unavailable
 from shared.tree import ROOT
 from shared.types import Correction, Limits, Sampling, Tokens, TreeDraft, Verdict
@@ -129,6 +130,13 @@ def draw_by_trees(
     )
     loop.run()
     return track, loop
+
+
+def test_trees_prepare_no_noise(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[object] = []
+    monkeypatch.setattr(Noise, "prepare", lambda *arguments: prepared.append(arguments))
+    draw_by_trees(manifest, FakeCloud(manifest))
+    assert not prepared
 
 
 @settings(max_examples=60, deadline=None)

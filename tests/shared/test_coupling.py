@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from shared.coupling import NEAR_TIE_TOLERANCE, draw, gumbel, keep_likely, sample
+from shared import coupling
+from shared.coupling import NEAR_TIE_TOLERANCE, Noise, draw, gumbel, keep_likely, sample
 from shared.types import Sampling
 
 GOLDEN = {
@@ -84,6 +85,52 @@ def test_noise_is_standard_gumbel() -> None:
     assert np.isfinite(noise).all()
     # 40 960 draws: a shift of 0.02 or a scale off by 2 % is found with power above 0.9.
     assert stats.kstest(noise, stats.gumbel_r.cdf).pvalue > ALPHA
+
+
+def test_kept_noise_is_the_noise() -> None:
+    noise = Noise(3, 50)
+    noise.prepare(2, 5)
+    for position in (0, 3, 4, 3, 9):
+        np.testing.assert_array_equal(noise.at(position), gumbel(3, position, 50))
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The positions whose noise was computed, in order; noise is kept for four positions of 50 values."""
+    positions: list[int] = []
+
+    def counting(seed: int, position: int, vocab_size: int) -> NDArray[np.float32]:
+        positions.append(position)
+        return gumbel(seed, position, vocab_size)
+
+    monkeypatch.setattr(coupling, "gumbel", counting)
+    monkeypatch.setattr(coupling, "MAX_KEPT_VALUES", 200)
+    return positions
+
+
+def test_what_is_prepared_or_drawn_again_is_not_computed_again(computed: list[int]) -> None:
+    noise = Noise(3, 50)
+    noise.prepare(2, 4)
+    for position in (2, 3, 4, 3, 4):
+        draw(np.zeros(50, np.float32), position, Sampling(seed=3), noise)
+    assert computed == [2, 3, 4]
+
+
+def test_kept_noise_is_bounded(computed: list[int]) -> None:
+    noise = Noise(3, 50)
+    noise.prepare(0, 256)
+    assert computed == [0, 1, 2, 3]
+    noise.at(4)
+    noise.at(3)
+    noise.at(0)  # went when 4 came
+    assert computed == [0, 1, 2, 3, 4, 0]
+
+
+def test_one_position_is_kept_of_the_largest_vocabulary(computed: list[int]) -> None:
+    noise = Noise(3, 300)
+    noise.prepare(0, 256)
+    noise.at(0)
+    assert computed == [0]
 
 
 # ---- the law -------------------------------------------------------------------------------------------------------
@@ -179,6 +226,14 @@ def test_temperature_zero_is_greedy_whatever_the_seed() -> None:
 
 def test_temperature_zero_ignores_top_k_and_top_p() -> None:
     assert sample(LOGITS, seed=1, position=2, temperature=0.0, top_k=3, top_p=0.1) == 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_kept_noise_draws_the_same(temperature: float, top_k: int) -> None:
+    noise, sampling = Noise(5, LOGITS.size), Sampling(seed=5, temperature=temperature, top_k=top_k)
+    for position in [*range(20), *range(10)]:
+        assert draw(LOGITS, position, sampling, noise) == draw(LOGITS, position, sampling)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
