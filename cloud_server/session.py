@@ -104,6 +104,16 @@ class Segment:
         return self.start + self.num_rows
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """A draft without its answer."""
+
+    draft: Draft
+    arrived_ns: int
+    asked: NDArray[np.int64]
+    """(w,) positions that it asks about, ascending."""
+
+
 class Session:
     """The state of one picture and the rules of its conversation."""
 
@@ -133,8 +143,8 @@ class Session:
         self._decided = history.end  # of these, the first so many are decided
         self._cached = 0  # input rows in the KV cache
         self._epoch = 0
-        self._drafts: deque[tuple[Draft, int]] = deque()  # unanswered, with their arrival (ns)
-        self._tree: tuple[TreeDraft, int] | None = None  # the same; there are no drafts beside a tree
+        self._drafts: deque[_Waiting] = deque()
+        self._tree: tuple[TreeDraft, int] | None = None  # with its arrival (ns); there are no drafts beside a tree
         self._write_until = admitted.write_until
         self._unsent = Written(history.end, ())
         self._unsent_verdict: Verdict | None = None  # a correction, which the cloud is writing on
@@ -172,8 +182,9 @@ class Session:
             self._tree = frame, perf_counter_ns()
         else:
             self._check(frame)
-            self._drafts.append((frame, perf_counter_ns()))
-            self._append(frame.block)
+            block = frame.block
+            self._drafts.append(_Waiting(frame, perf_counter_ns(), block.start + block.asked.nonzero()[0]))
+            self._append(block)
 
     def _finish_if_answered(self) -> None:
         """The summary, once the device wants no more and every draft has its verdict."""
@@ -249,9 +260,7 @@ class Session:
         if self._writing:
             wanted = np.array([self._known])
         else:
-            wanted = np.concatenate(
-                [draft.block.start + np.flatnonzero(draft.block.asked) for draft, _ in self._drafts]
-            )
+            wanted = np.concatenate([waiting.asked for waiting in self._drafts])
         return self._segment(int(wanted[-1]), wanted)
 
     def _segment(self, end: int, wanted: NDArray[np.int64]) -> Segment:
@@ -338,40 +347,35 @@ class Session:
 
     def _judge(self, segment: Segment, logits: NDArray[np.float32], started_ns: int, forward_ns: int) -> None:
         """Answer the drafts that were in the pass, in order; a correction makes the later ones stale."""
-        row = {int(position): index for index, position in enumerate(segment.wanted)}
+        row = dict(zip(segment.wanted.tolist(), logits, strict=True))  # position -> (V,)
         num_passes = 1  # one pass however many drafts it answers
         while self._drafts:
-            draft, arrived_ns = self._drafts.popleft()
-            block = draft.block
+            waiting = self._drafts.popleft()
+            draft, block = waiting.draft, waiting.draft.block
             if draft.epoch < self._epoch:
                 self._answer_stale(draft)
                 continue
-            cost = Cost(forward_ns * num_passes, max(0, started_ns - arrived_ns), num_passes)
+            cost = Cost(forward_ns * num_passes, max(0, started_ns - waiting.arrived_ns), num_passes)
             num_passes = 0
-            asked = (block.start + np.flatnonzero(block.asked)).tolist()
-            outcome = verify(
-                self._rule,
-                lambda position: logits[row[position]],
-                asked,
-                lambda position: int(self._tokens[position]),
-                device_logits_of(block),
-            )
+            asked = waiting.asked.tolist()
+            outcome = verify(self._rule, row.__getitem__, asked, self._tokens.item, device_logits_of(block))
             correction = None
             if outcome.corrected_at is not None and outcome.token is not None:
                 correction = self._correct(outcome.corrected_at, outcome.token)
-            self._summary = replace(
-                self._summary,
-                cost=self._summary.cost + cost,
-                num_drafts=self._summary.num_drafts + 1,
-                num_asked=self._summary.num_asked + int(block.asked.sum()),
-                num_corrections=self._summary.num_corrections + (correction is not None),
-            )
             self._decided = self._known if correction else block.end
             verdict = Verdict(draft.epoch, self._decided, correction, near_ties=outcome.near_ties, cost=cost)
             if correction is not None and self._begin_write_ahead():
                 self._unsent_verdict = verdict
             else:
                 self._reply(verdict)
+            # The device waits for the verdict, and for the account only at the end.
+            self._summary = replace(
+                self._summary,
+                cost=self._summary.cost + cost,
+                num_drafts=self._summary.num_drafts + 1,
+                num_asked=self._summary.num_asked + len(asked),
+                num_corrections=self._summary.num_corrections + (correction is not None),
+            )
         self._finish_if_answered()
 
     def _walk(

@@ -203,21 +203,24 @@ def encode_block(block: Block) -> pb.Block:
         tokens=block.tokens.tolist(),
         asked_mask=_pack(block.asked),
         featured_mask=_pack(block.featured),
-        features=np.ascontiguousarray(block.features, "<f2").tobytes(),
-        laws=b"" if block.laws is None else np.ascontiguousarray(block.laws, "<f2").tobytes(),
+        features=block.features.astype("<f2", copy=False).tobytes(),
+        laws=b"" if block.laws is None else block.laws.astype("<f2", copy=False).tobytes(),
     )
 
 
 def decode_block(message: pb.Block, feature_dim: int, name: str) -> Block:
     """A block whose masks and features fit its tokens. Raises InvalidRequest that names the field."""
     tokens = np.fromiter(message.tokens, np.int64, len(message.tokens))
-    asked = _unpack(message.asked_mask, len(tokens), f"{name}.asked_mask")
-    featured = _unpack(message.featured_mask, len(tokens), f"{name}.featured_mask")
-    if (asked & featured).any():
+    asked_mask, featured_mask = message.asked_mask, message.featured_mask
+    asked = _to_bits(asked_mask, len(tokens), f"{name}.asked_mask")
+    featured = _to_bits(featured_mask, len(tokens), f"{name}.featured_mask")
+    if asked & featured:
         raise InvalidRequest(f"{name}.featured_mask: a token that is asked about has no feature")
-    features = _decode_features(message.features, int(featured.sum()), feature_dim, f"{name}.features")
-    laws = _decode_laws(message.laws, int(asked.sum()), f"{name}.laws")
-    return Block(message.start, tokens, asked, featured, features, laws)
+    features = _decode_features(message.features, featured.bit_count(), feature_dim, f"{name}.features")
+    laws = _decode_laws(message.laws, asked.bit_count(), f"{name}.laws")
+    return Block(
+        message.start, tokens, _unpack(asked_mask, len(tokens)), _unpack(featured_mask, len(tokens)), features, laws
+    )
 
 
 def _decode_features(data: bytes, num_rows: int, feature_dim: int, name: str) -> Features:
@@ -283,18 +286,25 @@ def _decode_acceptance(message: pb.Open) -> Acceptance:
 
 
 def _pack(mask: Mask) -> bytes:
-    return np.packbits(mask, bitorder="little").tobytes() if mask.any() else b""
+    data = np.packbits(mask, bitorder="little").tobytes()
+    return data if any(data) else b""
 
 
-def _unpack(data: bytes, num_tokens: int, name: str) -> Mask:
+def _to_bits(data: bytes, num_tokens: int, name: str) -> int:
+    """A mask as one number, bit i for token i: checked and counted without an array. Raises InvalidRequest."""
+    if data and len(data) != -(-num_tokens // 8):
+        raise InvalidRequest(f"{name}: {len(data)} bytes for {num_tokens} tokens; one bit a token, or none at all")
+    bits = int.from_bytes(data, "little")
+    if bits >> num_tokens:
+        raise InvalidRequest(f"{name}: bits set past the last token")
+    return bits
+
+
+def _unpack(data: bytes, num_tokens: int) -> Mask:
+    """(n,) of a mask whose length is right; none at all is all False."""
     if not data:
         return np.zeros(num_tokens, np.bool_)
-    if len(data) != -(-num_tokens // 8):
-        raise InvalidRequest(f"{name}: {len(data)} bytes for {num_tokens} tokens; one bit a token, or none at all")
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").astype(np.bool_)
-    if bits[num_tokens:].any():
-        raise InvalidRequest(f"{name}: bits set past the last token")
-    return bits[:num_tokens]
+    return np.unpackbits(np.frombuffer(data, np.uint8), count=num_tokens, bitorder="little").view(np.bool_)
 
 
 def _encode_cost(cost: Cost) -> pb.Cost:
