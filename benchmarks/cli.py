@@ -47,7 +47,9 @@ def bench(
     prompts: Annotated[int | None, typer.Option(min=1, help=f"How many; default {FULL_PROMPTS}.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt of your own, may be repeated.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of each prompt, with commas between.")] = "0",
-    share: Annotated[float | None, typer.Option(min=0, max=1, help="Share that gates ask about.")] = None,
+    share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of held-out tokens that ciar asks; gates match it.")
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help=f"{QUICK_PROMPTS} prompts, {len(QUICK_METHODS)} methods, 2 networks.")
     ] = False,
@@ -78,6 +80,7 @@ def bench(
                 "methods": list(methods),
                 "prompts": list(own),
                 "seeds": chosen_seeds,
+                "calibration": list(calibration),
                 "ask_share": manifest.defaults.ask_share if share is None else share,
                 "environment": environment(),
             }

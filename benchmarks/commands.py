@@ -37,7 +37,7 @@ def measure_all(
 ) -> Sequence[Measurement]:
     """Warm up, calibrate, and measure every task that the journal lacks.
 
-    methods: by the names in the tasks; calibration: prompts for the gates' quantiles.
+    methods: by the names in the tasks; calibration: prompts for the gates' thresholds.
     """
     with progress_bar(len(tasks)) as show:
         if len(journal.measurements) < len(tasks):

@@ -1,9 +1,10 @@
-"""Baseline gates: the same calibrated threshold as CIAR's, over other measures of doubt.
+"""Baseline gates: a calibrated threshold as CIAR's, over other measures of doubt.
 
 A *doubt* turns what the drafter says of a token into one number, larger where it is less sure. A gate asks above the
 threshold that a given share of the doubts of a calibration run exceeded, as `device_client.gates.CalibratedThreshold`
-does for U on held-out captions; so gates differ in what they look at and in nothing else. The rows of the paper's
-gate ablation are random, entropy (Entropy-Lens), SoftmaxCorr and the Inter-Head; no code of them was released.
+does for U on held-out captions. Which share, `methods` says: the same for all gates, so that they differ in what they
+look at and in nothing else. The rows of the paper's gate ablation are random, entropy (Entropy-Lens), SoftmaxCorr and
+the Inter-Head; no code of them was released.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from device_client.gates import CalibratedThreshold, Gate, Scores
 Doubt = Callable[[int, Scores], float]
 """(position, scores with center) -> doubt, a pure function."""
 
-NUM_QUANTILES = 101
+
+def uncertainty(_position: int, scores: Scores) -> float:
+    """U, what CIAR's own gate looks at."""
+    return scores.uncertainty
+
+
+def ambiguity(_position: int, scores: Scores) -> float:
+    """Ω alone."""
+    return scores.ambiguity
 
 
 def probabilities(scores: Scores) -> NDArray[np.float64]:
@@ -62,27 +71,25 @@ def outside_set(size: int) -> Doubt:
     return doubt
 
 
-def random_doubt(seed: int) -> Doubt:
-    """A uniform number in [0, 1) that depends on (seed, position) only, so a picture stays a function of its seed.
+def random_doubt(seed: int, num_tokens: int) -> Doubt:
+    """A position's place in a random order of all, in (0, 1): of every picture a gate asks the same share.
 
-    Its stream is not the sampler's: the high bit of the position sets it apart.
+    It depends on (seed, position) only, so a picture stays a function of its seed. Its stream is not the sampler's: a
+    high bit where that has the position sets it apart.
     """
-
-    def doubt(position: int, _scores: Scores) -> float:
-        word = np.random.Philox(key=np.array([seed, position | 1 << 63], np.uint64)).random_raw()
-        return float(word >> np.uint64(11)) * 2.0**-53
-
-    return doubt
+    words = np.random.Philox(key=np.array([seed, 1 << 63], np.uint64)).random_raw(num_tokens)  # (T,)
+    places = (words.argsort().argsort() + 0.5) / num_tokens  # (T,)
+    return lambda position, _scores: float(places[position])
 
 
 class DoubtThreshold:
     """Asks about doubts larger than all but the given share of those that a calibration run saw."""
 
-    def __init__(self, name: str, doubt: Doubt, share: float, quantiles: Sequence[float]) -> None:
-        """share in [0, 1]; quantiles: evenly spaced, 0 to 1, of the doubt."""
+    def __init__(self, name: str, doubt: Doubt, share: float, seen: Sequence[float]) -> None:
+        """share in [0, 1]; seen: doubts, ascending, or evenly spaced quantiles of them, 0 to 1."""
         self.name = f"{name}:{share:g}"
         self._doubt = doubt
-        self._threshold = CalibratedThreshold(share, quantiles)
+        self._threshold = CalibratedThreshold(share, seen)
 
     def ask(self, position: int, scores: Scores) -> bool:
         return self._threshold.ask(position, Scores(0.0, 0.0, self._doubt(position, scores)))
@@ -112,8 +119,3 @@ class Recorder:
     def values(self, name: str) -> list[float]:
         """One doubt of every position seen, in order."""
         return [doubts[name] for _, doubts in self._seen]
-
-
-def quantiles(values: Sequence[float]) -> tuple[float, ...]:
-    """Evenly spaced quantiles, 0 to 1."""
-    return tuple(np.quantile(np.asarray(values), np.linspace(0, 1, NUM_QUANTILES)).tolist())

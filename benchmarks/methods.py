@@ -2,10 +2,16 @@
 
 `find_method("ciar")`, or with a number of its own: "ciar:0.1" (share asked), "code:0.5" (share that the cloud writes),
 "sets:16" (k), "certified:4" (budget ε), "lantern:0.2" (δ), "eagle:8" (nodes of a tree, at most a block of the server).
+
+One share for all gates: CIAR has its threshold from the manifest, as every user of the SDK, and asks more of hard
+pictures and less of easy ones than of the held-out captions there. Every other gate with a share asks about as many
+tokens as CIAR does on the calibration pictures, not about the share that was named. A threshold carries that over to
+easier and harder pictures; random and paper ask the same share of each, so they ask more than CIAR of easier ones.
 """
 
 from __future__ import annotations
 
+import bisect
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +19,28 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gates import Doubt, DoubtThreshold, entropy, margin, max_probability, outside_set, random_doubt
+from benchmarks.gates import (
+    Doubt,
+    DoubtThreshold,
+    ambiguity,
+    entropy,
+    margin,
+    max_probability,
+    outside_set,
+    random_doubt,
+    uncertainty,
+)
 from device_client import Client, Gate, Mode, Progress, Result, make_gate
+from device_client.gates import CalibratedThreshold, RunningQuantile
 from shared.acceptance import LANTERN_MASS, lantern_neighbours
 from shared.bundle import Manifest
 from shared.errors import InvalidRequest
 
 BASE = "cloud"
 """The row that all others are compared to."""
+
+CIAR = "ciar"
+"""The row whose share the other gates take."""
 
 UNIFORM = tuple(np.linspace(0, 1, 101).tolist())
 
@@ -31,9 +51,15 @@ class Setting:
 
     manifest: Manifest
     ask_share: float
-    """Share of the drafted tokens that every gate with a share asks about."""
+    """Share of the held-out tokens that CIAR's threshold asks about."""
     priors: Mapping[str, Sequence[float]]
-    """Quantiles of each method's doubt, by the method's name."""
+    """What a calibration run saw: each method's doubts, ascending, by the method's name; by `CIAR`, those of U."""
+
+    def matched_share(self, share: float) -> float:
+        """Share of the calibration run that CIAR asks about with its threshold for `share` of the held-out tokens."""
+        threshold = CalibratedThreshold(share, self.manifest.uncertainty_quantiles).threshold
+        seen = self.priors[CIAR]
+        return (len(seen) - bisect.bisect_right(seen, threshold)) / len(seen)
 
 
 @dataclass(frozen=True)
@@ -50,7 +76,7 @@ class Method:
     acceptance: Callable[[Setting], str] | None = None
     """Setting -> the rule by which the cloud judges; None: coupled."""
     doubt: Doubt | None = None
-    """What a calibration pass must see first."""
+    """What a calibration run must see first; U for a gate that needs its share alone."""
 
     def draw(
         self,
@@ -136,16 +162,17 @@ def _device(name: str, number: float | None) -> Method:
 
 
 def _ciar(name: str, number: float | None) -> Method:
-    return Method(name, Mode.CIAR, "asks where U is above a calibrated threshold", _above("uncertainty", number))
+    return Method(name, Mode.CIAR, "asks where U is above a calibrated threshold", _calibrated(number))
 
 
 def _paper(name: str, number: float | None) -> Method:
     """The paper's dynamic threshold as we read it: the most uncertain tokens of each picture, by a running quantile."""
 
     def gate(setting: Setting, _seed: int) -> Gate:
-        return make_gate(f"quantile:{_share(setting, number):g}", setting.manifest)
+        return RunningQuantile(_matched(setting, number), setting.priors[CIAR])
 
-    return Method(name, Mode.CIAR, "asks about each picture's widest intervals by U: the same share of all", gate)
+    about = "asks about each picture's widest intervals by U: the same share of all"
+    return Method(name, Mode.CIAR, about, gate, doubt=uncertainty)
 
 
 def _ahead(name: str, number: float | None) -> Method:
@@ -153,25 +180,28 @@ def _ahead(name: str, number: float | None) -> Method:
     if count < 1:
         raise InvalidRequest(f"method: the tokens of ahead must be at least 1 (got {number:g})")
     about = f"CIAR; the cloud writes {count} tokens on after each correction"
-    return Method(name, Mode.CIAR, about, _above("uncertainty", None), {"write_ahead": count})
+    return Method(name, Mode.CIAR, about, _calibrated(None), {"write_ahead": count})
 
 
 def _no_features(name: str, number: float | None) -> Method:
-    gate = _above("uncertainty", number)
-    return Method(name, Mode.CIAR, "CIAR, no interval features sent", gate, {"send_features": False})
+    return Method(name, Mode.CIAR, "CIAR, no interval features sent", _calibrated(number), {"send_features": False})
 
 
 def _ambiguity(name: str, number: float | None) -> Method:
-    return Method(name, Mode.CIAR, "asks where Ω alone is above a calibrated threshold", _above("ambiguity", number))
+    return _doubting(name, ambiguity, "asks where Ω alone is above a calibrated threshold", number)
 
 
 def _certified(name: str, number: float | None) -> Method:
-    """Without a number, ε is what the tokens outside the asked share cost if Ω were spread evenly over all tokens."""
+    """Without a number, ε is what the tokens of narrow intervals outside the asked share cost on held-out captions.
+
+    CIAR spends as much there. The share asked is about CIAR's, but not calibrated to it: it depends on the order.
+    """
 
     def gate(setting: Setting, _seed: int) -> Gate:
-        manifest = setting.manifest
-        mean_cost = float(np.mean(manifest.ambiguity_quantiles)) / 2
-        budget = (1 - setting.ask_share) * manifest.num_tokens * mean_cost if number is None else number
+        manifest, kept_share = setting.manifest, 1 - setting.ask_share
+        quantiles = manifest.ambiguity_quantiles
+        kept = np.interp(np.linspace(0, kept_share, 101), np.linspace(0, 1, len(quantiles)), quantiles)  # (101,) Ω
+        budget = kept_share * manifest.num_tokens * float(kept.mean()) / 2 if number is None else number
         return make_gate(f"certified:{budget:.6g}", manifest)
 
     return Method(name, Mode.CIAR, "spends a budget ε on Σ Ω/2, asks about the rest", gate)
@@ -179,9 +209,10 @@ def _certified(name: str, number: float | None) -> Method:
 
 def _random(name: str, number: float | None) -> Method:
     def gate(setting: Setting, seed: int) -> Gate:
-        return DoubtThreshold(name, random_doubt(seed), _share(setting, number), UNIFORM)
+        order = random_doubt(seed, setting.manifest.num_tokens)
+        return DoubtThreshold(name, order, _matched(setting, number), UNIFORM)
 
-    return Method(name, Mode.CIAR, "asks at random", gate)
+    return Method(name, Mode.CIAR, "asks at random, the same share of each picture", gate, doubt=uncertainty)
 
 
 def _sets(name: str, number: float | None) -> Method:
@@ -205,17 +236,21 @@ def _margin(name: str, number: float | None) -> Method:
 
 def _doubting(name: str, doubt: Doubt, about: str, share: float | None) -> Method:
     def gate(setting: Setting, _seed: int) -> Gate:
-        return DoubtThreshold(name, doubt, _share(setting, share), setting.priors[name])
+        return DoubtThreshold(name, doubt, _matched(setting, share), setting.priors[name])
 
     return Method(name, Mode.CIAR, about, gate, doubt=doubt)
 
 
-def _above(score: str, share: float | None) -> Callable[[Setting, int], Gate]:
-    return lambda setting, _seed: make_gate(f"calibrated:{_share(setting, share):g}:{score}", setting.manifest)
+def _calibrated(share: float | None) -> Callable[[Setting, int], Gate]:
+    return lambda setting, _seed: make_gate(f"calibrated:{_share(setting, share):g}", setting.manifest)
 
 
 def _share(setting: Setting, own: float | None) -> float:
     return setting.ask_share if own is None else own
+
+
+def _matched(setting: Setting, own: float | None) -> float:
+    return setting.matched_share(_share(setting, own))
 
 
 _MAKERS: dict[str, tuple[Callable[[str, float | None], Method], float]] = {
@@ -225,7 +260,7 @@ _MAKERS: dict[str, tuple[Callable[[str, float | None], Method], float]] = {
     "lantern": (_lantern, 1),
     "eagle": (_eagle, 1e9),
     "code": (_code, 1),
-    "ciar": (_ciar, 1),
+    CIAR: (_ciar, 1),
     "paper": (_paper, 1),
     "ahead": (_ahead, 1e9),
     "no-features": (_no_features, 1),

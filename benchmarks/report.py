@@ -192,7 +192,11 @@ def header(summary: Mapping[str, Any], placement: str) -> Iterator[str]:
     configuration = summary["configuration"]
     yield (
         f"pictures  {len(configuration['prompts'])} prompts, seeds {', '.join(map(str, configuration['seeds']))}; "
-        f"every method in turn on each; gates ask about {configuration['ask_share']:.0%}"
+        "every method in turn on each"
+    )
+    yield (
+        f"gates     ciar asks {configuration['ask_share']:.0%} of held-out tokens; "
+        f"the others its share of {len(configuration['calibration'])} calibration pictures"
     )
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from benchmarks.accepting import AcceptingTransport
-from benchmarks.gates import Recorder, quantiles
+from benchmarks.gates import Recorder, uncertainty
 from benchmarks.machine import Placement, on_cores, place
 from benchmarks.measurement import Measurement, Task, measure
-from benchmarks.methods import Method, Setting
+from benchmarks.methods import CIAR, Method, Setting
 from benchmarks.network import RelayProcess
 from benchmarks.profiles import FLOOR, Profile
 from benchmarks.waits import TimedTransport
@@ -98,21 +100,22 @@ class Stage:
             if profile.name != FLOOR.name:
                 self.rpc_s[profile.name] = statistics.median(_rpc_s(transport) for _ in range(NUM_CALLS))
 
-    def calibrate(self, methods: Mapping[str, Method], prompts: Sequence[str]) -> dict[str, tuple[float, ...]]:
-        """Quantiles of the doubts that methods begin with, over pictures of other prompts than the measured ones.
+    def calibrate(self, methods: Mapping[str, Method], prompts: Sequence[str]) -> dict[str, list[float]]:
+        """The doubts that methods begin with, ascending, and U by `CIAR`: of roll-outs under the pair's own gate.
 
-        Like the quantiles in a manifest, they are of a roll-out under the pair's own gate.
+        prompts: others than the measured ones. Nothing is drawn if no method begins with a doubt.
         """
         doubts = {name: method.doubt for name, method in methods.items() if method.doubt is not None}
         if not doubts:
             return {}
+        doubts |= {CIAR: uncertainty}
         manifest, seen = self.info().manifest, {name: list[float]() for name in doubts}
         for seed, prompt in enumerate(prompts, CALIBRATION_SEED):
             recorder = Recorder(make_gate(manifest.defaults.gate, manifest), doubts)
             self._direct.generate(prompt, seed=seed, gate=recorder, timeout_s=TIMEOUT_S)
             for name, values in seen.items():
                 values += recorder.values(name)
-        return {name: quantiles(values) for name, values in seen.items()}
+        return {name: np.sort(values).tolist() for name, values in seen.items()}  # not a number: last, most in doubt
 
     def draw(self, method: Method, task: Task, setting: Setting) -> Measurement:
         """Measure one picture through the task's profile."""

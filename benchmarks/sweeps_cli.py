@@ -50,7 +50,9 @@ def bench_sweep(
     prompts: Annotated[int, typer.Option(min=1, help="How many.")] = PROMPTS,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt of your own, may be repeated.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of each prompt, with commas between.")] = "0",
-    share: Annotated[float | None, typer.Option(min=0, max=1, help="Share that gates ask about.")] = None,
+    share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of held-out tokens that ciar asks; gates match it.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for sweep-NAME.jsonl, .md and .png.")] = Path("out"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweeps that are in the folder.")] = False,
 ) -> None:
@@ -88,6 +90,7 @@ def bench_sweep(
                     "methods": list(sweep.methods),
                     "prompts": list(own),
                     "seeds": chosen_seeds,
+                    "calibration": list(calibration),
                     "ask_share": manifest.defaults.ask_share if share is None else share,
                     "environment": environment(),
                 }

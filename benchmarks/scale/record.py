@@ -29,7 +29,7 @@ def record(
 ) -> Trace:
     """A trace of every prompt by every method that asks.
 
-    calibration: prompts for the gates' quantiles; bundle: folder of the pair, None for the embedded one; show: called
+    calibration: prompts for the gates' thresholds; bundle: folder of the pair, None for the embedded one; show: called
     with what begins, and how many pictures are done. Raises what `Client.generate` raises.
     """
     asking = {name: method for name, method in methods.items() if method.mode in ASKING}

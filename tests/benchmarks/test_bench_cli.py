@@ -10,15 +10,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.machine import Placement
+from benchmarks.methods import Setting, find_method
 from benchmarks.network import RelayProcess
 from benchmarks.profiles import Latency, Profile, Reset
+from benchmarks.prompts import prompts_of
+from benchmarks.stage import Stage
 from cloud_server.settings import EMBEDDED_BUNDLE
 from device_client import Client
 from shared import cli
 from shared.bundle import MANIFEST
+from shared.captions import CaptionVocabulary
 from tests.support.pictures import assert_same_picture
 from tests.support.server_process import REPOSITORY, ServerProcess
 
@@ -70,6 +76,11 @@ def test_a_finished_run_is_taken_up_without_measuring_again(server: ServerProces
     other = CliRunner().invoke(cli.app, [*given, "--out", str(tmp_path), "--resume", "--seeds", "1"])
     assert other.exit_code == 2
     assert "seeds was [0], is [1]" in other.stderr
+    kept = tmp_path / "bench.jsonl"
+    kept.write_text(kept.read_text().replace('"calibration": [', '"calibration": ["another", ', 1))
+    recalibrated = CliRunner().invoke(cli.app, [*given, "--out", str(tmp_path), "--resume"])
+    assert recalibrated.exit_code == 2
+    assert "calibration was" in recalibrated.stderr
     assert len((tmp_path / "bench.jsonl").read_text().splitlines()) == 4  # configuration, base, device, its floor
 
 
@@ -91,6 +102,25 @@ def test_an_interrupted_run_says_how_to_go_on(server: ServerProcess, tmp_path: P
     assert errors.endswith("--resume goes on\n")
     num_kept = journal.read_text().count("\n") - 1
     assert f"; {num_kept} finished and kept in {journal}: " in errors
+
+
+def test_a_calibration_run_sees_every_drafted_token_and_u_beside_each_doubt(server: ServerProcess) -> None:
+    prompts = prompts_of(CaptionVocabulary.load(EMBEDDED_BUNDLE / "captions.json"), 2)
+    methods = {name: find_method(name) for name in ("ciar", "entropy", "ambiguity", "random")}
+    with Stage(server.address, Placement(None, None, None), ()) as stage:
+        manifest = stage.info().manifest
+        seen = stage.calibrate(methods, prompts)
+        assert stage.calibrate({"ciar": methods["ciar"]}, prompts) == {}
+    assert set(seen) == set(methods)
+    num_drafted = manifest.num_tokens - int(manifest.defaults.prefix_rate * manifest.num_tokens)
+    for values in seen.values():
+        assert len(values) == 2 * num_drafted
+        assert values == sorted(values)
+    assert seen["random"] == seen["ciar"]  # it needs its share alone
+    share = Setting(manifest, manifest.defaults.ask_share, seen).matched_share(manifest.defaults.ask_share)
+    # Of these pictures Ω's own threshold asks about as much as U's does, or else one of the two is of other tokens.
+    ambiguity = np.quantile(manifest.ambiguity_quantiles, 1 - manifest.defaults.ask_share)
+    assert np.mean(np.array(seen["ambiguity"]) > ambiguity) == pytest.approx(share, abs=0.03)
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])

@@ -123,6 +123,7 @@ def summary() -> dict[str, Any]:
             "server": "cloud.example:50051",
             "prompts": ["a"],
             "seeds": [0],
+            "calibration": ["b", "c"],
             "ask_share": 0.2,
             "methods": list(METHODS),
         },

@@ -18,7 +18,6 @@ from benchmarks.gates import (
     margin,
     max_probability,
     outside_set,
-    quantiles,
     random_doubt,
 )
 from device_client import AlwaysAsk, Scores
@@ -29,7 +28,7 @@ DOUBTS = {
     "max": max_probability,
     "margin": margin,
     "set": outside_set(2),
-    "random": random_doubt(3),
+    "random": random_doubt(3, 3000),
 }
 
 laws = st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=8)
@@ -71,19 +70,25 @@ def test_a_set_of_one_and_a_law_without_equal_are_ordered_as_they_should_be() ->
 
 
 def test_random_doubt_is_a_function_of_seed_and_position_alone() -> None:
-    values = [random_doubt(5)(position, scores_of([0.5, 0.5])) for position in range(2000)]
-    assert values == [random_doubt(5)(position, scores_of([0.9, 0.1])) for position in range(2000)]
-    assert values != [random_doubt(6)(position, scores_of([0.5, 0.5])) for position in range(2000)]
-    assert 0 <= min(values) < max(values) < 1
-    assert np.mean(values) == pytest.approx(0.5, abs=0.03)  # four standard deviations of the mean
+    values = [random_doubt(5, 200)(position, scores_of([0.5, 0.5])) for position in range(200)]
+    assert values == [random_doubt(5, 200)(position, scores_of([0.9, 0.1])) for position in range(200)]
+    assert values != [random_doubt(6, 200)(position, scores_of([0.5, 0.5])) for position in range(200)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_doubt_gives_every_picture_its_share_anywhere_in_it(seed: int) -> None:
+    gate = DoubtThreshold("random", random_doubt(seed, 256), 0.25, UNIFORM)
+    asked = [position for position in range(256) if gate.ask(position, scores_of([0.5, 0.5]))]
+    assert len(asked) == 64
+    assert np.mean(asked) == pytest.approx(127.5, abs=4 * 8.0)  # four standard deviations of the mean
 
 
 @pytest.mark.parametrize("doubt", DOUBTS.values(), ids=DOUBTS)
 def test_a_gate_asks_about_its_share(doubt: Doubt) -> None:
     rng = np.random.default_rng(0)
     scores = [scores_of(rng.dirichlet(np.full(8, 0.5)) + 1e-9) for _ in range(3000)]
-    prior = quantiles([doubt(position, row) for position, row in enumerate(scores[:500])])
-    gate = DoubtThreshold("row", doubt, 0.2, prior)
+    seen = sorted(doubt(position, row) for position, row in enumerate(scores[:500]))
+    gate = DoubtThreshold("row", doubt, 0.2, seen)
     asked = np.array([gate.ask(position, row) for position, row in enumerate(scores)])
     assert asked.mean() == pytest.approx(0.2, abs=0.03)  # four standard deviations of a binomial share
     values = np.array([doubt(position, row) for position, row in enumerate(scores)])

@@ -58,6 +58,7 @@ def page(measured: Make) -> Checker:
             "server": "started here",
             "prompts": ["<script>alert('heart')</script>", "a & b"],
             "seeds": [7],
+            "calibration": ["b", "c"],
             "ask_share": 0.2,
             "methods": ["cloud", "ciar"],
         },

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from benchmarks.measurement import Measurement, Task, measure
-from benchmarks.methods import Setting, find_method
+from benchmarks.methods import CIAR, Setting, find_method
 from benchmarks.waits import TimedTransport
 from device_client import Client
 from device_client.transport import Session
@@ -97,7 +97,7 @@ def timed(
 
     def run(name: str) -> Measurement:
         method = find_method(name)
-        setting = Setting(manifest, 0.3, {name: [0.0, 1.0]})
+        setting = Setting(manifest, 0.3, {key: [0.0, 1.0] for key in (name, CIAR)})
         task = Task("loopback", name, "prompt", 3)
         return measure(client, transport, method, task, setting, timeout_s=60)
 
