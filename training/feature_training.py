@@ -21,8 +21,9 @@ from torch import Tensor
 
 from cloud_server.transformer import Transformer
 from training.drafter import Draft, Drafter, scores
-from training.laws import LawCache, gumbel
+from training.laws import LawCache
 from training.run_state import Budget, Several, TorchState, TrainingRun
+from training.sampling import gumbel
 
 
 class FeatureTrainingConfig(Budget):

@@ -21,7 +21,7 @@ from cloud_server.transformer import Transformer
 from shared.captions import CaptionVocabulary
 from training.dataset import held_out_combination
 from training.drafter import Drafter, DrafterStepper
-from training.sampling import Choose, roll_out
+from training.sampling import Choose, gumbel, roll_out
 
 
 class LawsConfig(BaseModel):
@@ -111,11 +111,6 @@ class Prompter:
             if self._held_out == held_out_combination(words):
                 dropped = rng.random(len(rest)) < (0.0 if self._held_out else self._config.drop_word)
                 return " ".join([words[0], *(w for w, gone in zip(words[1:], dropped, strict=True) if not gone)])
-
-
-def gumbel(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Standard Gumbel noise."""
-    return -torch.log(-torch.log(torch.rand(tuple(shape), generator=generator).clamp(min=1e-20)))
 
 
 def by_both(

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from training.drafter import Drafter, scores
-from training.laws import LawCache, gumbel
+from training.laws import LawCache
+from training.ranking import accepted_mean, aurc, auroc
+from training.sampling import gumbel
 
 LOCAL_SHARES = (0.7, 0.8, 0.9)
 
@@ -68,21 +69,6 @@ def tabulate(drafter: Drafter, cache: LawCache, prefix: int, temperature: float,
     )
 
 
-def auroc(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """Chance that a positive outranks a negative; ties count half. nan without both."""
-    num_positive, num_negative = int(positive.sum()), int((~positive).sum())
-    if not num_positive or not num_negative:
-        return float("nan")
-    ranks = rankdata(score)
-    return float((ranks[positive].sum() - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
-
-
-def aurc(score: NDArray[np.float64], risk: NDArray[np.float64]) -> float:
-    """Area under the risk-coverage curve: the mean risk among the least doubtful, averaged over all coverages."""
-    ordered = risk[np.argsort(score, kind="stable")]
-    return float(np.mean(np.cumsum(ordered) / np.arange(1, len(ordered) + 1)))
-
-
 def header(first: str) -> list[str]:
     """Head of a Markdown table of `score_row`s."""
     shares = " | ".join(f"{share:.0%} local" for share in LOCAL_SHARES)
@@ -105,9 +91,7 @@ def report(table: PositionTable) -> list[str]:
 def score_row(table: PositionTable, score: NDArray[np.float64]) -> str:
     """Cells of one score: coupled agreement / mean TV among the least doubtful, AURC of TV, AUROC of disagreement."""
     tv, coupled = table.total_variation, table.agree_coupled
-    order = np.argsort(score, kind="stable")
-    cells = []
-    for share in LOCAL_SHARES:
-        local = order[: round(share * len(order))]
-        cells.append(f"{coupled[local].mean():.3f} / {tv[local].mean():.3f}")
+    cells = [
+        f"{accepted_mean(score, coupled, share):.3f} / {accepted_mean(score, tv, share):.3f}" for share in LOCAL_SHARES
+    ]
     return f"{' | '.join(cells)} | {aurc(score, tv):.4f} | {auroc(score, ~coupled):.3f}"

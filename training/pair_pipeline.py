@@ -14,9 +14,10 @@ from training.drafter import Drafter, PairShape
 from training.drafter_training import DrafterTrainer, save_drafter
 from training.feature_training import FeatureTrainer, Variant
 from training.laws import LawCache, Prompter, by_both, write_shards
-from training.metrics import aurc, header, report, score_row, tabulate
+from training.metrics import header, report, score_row, tabulate
 from training.pipeline import Run
 from training.radius_comparison import VARIANTS, freeze, train_radius
+from training.ranking import aurc
 from training.sampling import multinomial
 
 FEATURE_VARIANTS = (("own", 16), ("drafted", 16), ("drafted", 4))

@@ -6,7 +6,7 @@ For training and contact sheets only: the server has an engine of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,12 +22,16 @@ def guide(logits: Tensor, guidance: float) -> Tensor:
     return torch.log_softmax(logits[1] + guidance * (logits[0] - logits[1]), dim=-1)
 
 
+def gumbel(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Standard Gumbel noise."""
+    return -torch.log(-torch.log(torch.rand(tuple(shape), generator=generator).clamp(min=1e-20)))
+
+
 def multinomial(generator: torch.Generator, temperature: float = 1.0) -> Choose:
     """Draw from the law at that temperature."""
 
     def choose(_position: int, log_probs: Tensor) -> Tensor:
-        noise = torch.rand(log_probs.shape, generator=generator).clamp(min=1e-20)
-        return (log_probs / temperature - torch.log(-torch.log(noise))).argmax(-1)
+        return (log_probs / temperature + gumbel(log_probs.shape, generator)).argmax(-1)
 
     return choose
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.evaluation.rollout import Table
-from benchmarks.evaluation.selective import ORACLE, positions, risk_curve
+from benchmarks.evaluation.selective import ORACLE, positions
+from training.ranking import risk_curve
 
 LINES = {
     "uncertainty": ("U", "#D55E00", "-"),

@@ -3,8 +3,7 @@
 In: a `Table` of a roll-out. Out: figures, each with its spread over the groups of pictures. The *risk* of accepting a
 drafted token is the total variation between the two laws there, which is the chance that an optimal coupling of them
 would disagree; it judges laws, not draws. A score is judged by the order in which it would accept tokens, the gate by
-the tokens that it did accept. (Risk-coverage curves and their area: Geifman and El-Yaniv, Selective Classification
-for Deep Neural Networks, NeurIPS 2017, section 2; ours: risk, oracle and the share of the way to it.)
+the tokens that it did accept. The risk, the oracle and the share of the way to it are ours.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.evaluation.rollout import Table
-
-Values = NDArray[np.float64]
+from training.ranking import Values, accepted_mean, aurc, auroc
 
 COVERAGES = (0.7, 0.8)
 """Shares of locally decided tokens at which scores are compared."""
@@ -95,42 +93,6 @@ def positions(table: Table, group: int | None = None) -> Positions:
         flat(table.asked) > 0,
         {name: flat(values) for name, values in table.scores.items()} | {ORACLE: tv},
     )
-
-
-def by_acceptance(score: Values, *columns: Values) -> list[Values]:
-    """Columns (n,) in the order in which a score accepts them, ascending; ties count with their mean."""
-    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
-    means = [np.bincount(place, weights=column) / count for column in columns]
-    return [np.repeat(mean, count) for mean in means]
-
-
-def risk_curve(score: Values, risk: Values) -> Values:
-    """Mean risk among the k least doubtful, for k = 1 … n: (n,)."""
-    (ordered,) = by_acceptance(score, risk)
-    return np.asarray(np.cumsum(ordered) / np.arange(1, len(ordered) + 1))
-
-
-def aurc(score: Values, risk: Values) -> float:
-    """Area under the risk-coverage curve: the mean of `risk_curve`."""
-    return float(risk_curve(score, risk).mean())
-
-
-def auroc(score: Values, positive: Values) -> float:
-    """Chance that a positive outranks a negative; ties count half. nan without both."""
-    num_positive = float(positive.sum())
-    num_negative = len(positive) - num_positive
-    if not num_positive or not num_negative:
-        return math.nan
-    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(count) - (count - 1) / 2)[place]  # (n,) from 1, ties with their mean
-    rank_sum = float(ranks[positive > 0].sum())
-    return (rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative)
-
-
-def accepted_mean(score: Values, column: Values, share: float) -> float:
-    """Mean of a column among the given share of least doubtful tokens."""
-    (ordered,) = by_acceptance(score, column)
-    return float(ordered[: max(1, round(share * len(ordered)))].mean())
 
 
 @dataclass(frozen=True)
@@ -244,7 +206,7 @@ def _score_row(name: str, groups: Sequence[Positions]) -> ScoreRow:
     return ScoreRow(
         name,
         estimate([_aurc(group, name) for group in groups]),
-        estimate([auroc(group.scores[name], 1 - group.agree) for group in groups]),
+        estimate([auroc(group.scores[name], group.agree == 0) for group in groups]),
         {coverage: at(coverage, "tv") for coverage in COVERAGES},
         {coverage: at(coverage, "agree") for coverage in COVERAGES},
         {coverage: way(coverage) for coverage in COVERAGES},

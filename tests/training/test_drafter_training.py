@@ -1,17 +1,15 @@
-"""The loss terms and the ranking figures."""
+"""The loss terms, and runs that are taken up."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from training.drafter import DrafterConfig, PairShape
 from training.drafter_training import DrafterTrainer, DrafterTrainingConfig, LossWeights, inter_dro
 from training.laws import LawCache
-from training.metrics import aurc, auroc
 
 
 @pytest.fixture
@@ -128,17 +126,3 @@ def test_a_resumed_run_ends_with_the_same_weights_and_another_configuration_is_r
         assert torch.equal(a, b), name
     with pytest.raises(ValueError, match=r"training\.batch_size"):
         DrafterTrainer(config.model_copy(update={"batch_size": 5}), shape, pair, 0.75, tmp_path / "parts")
-
-
-def test_aurc_by_hand() -> None:
-    risk = np.array([0.0, 0.2, 0.4])
-    assert aurc(np.array([1.0, 2.0, 3.0]), risk) == pytest.approx((0 + 0.1 + 0.2) / 3)
-    assert aurc(np.array([3.0, 2.0, 1.0]), risk) == pytest.approx((0.4 + 0.3 + 0.2) / 3)
-
-
-def test_auroc_never_always_and_by_chance() -> None:
-    positive = np.array([False, False, True, True])
-    assert auroc(np.array([0.1, 0.2, 0.3, 0.4]), positive) == 1.0
-    assert auroc(np.array([0.4, 0.3, 0.2, 0.1]), positive) == 0.0
-    assert auroc(np.zeros(4), positive) == 0.5
-    assert np.isnan(auroc(np.zeros(4), np.zeros(4, bool)))

@@ -6,8 +6,9 @@ import torch
 
 from training.drafter import Drafter, DrafterConfig, PairShape
 from training.laws import LawCache
-from training.metrics import aurc, tabulate
+from training.metrics import tabulate
 from training.radius_comparison import INITIAL_RADIUS, VARIANTS, RadiusConfig, freeze, train_radius
+from training.ranking import aurc
 
 PREFIX, TEMPERATURE = 3, 0.75
 
