@@ -1,25 +1,28 @@
 """Puts a trained pair into a bundle folder: files, manifest, and the quantiles a device's gate starts from.
 
-Flows in: trained modules and the data set's vocabulary. Flows out: a folder that `shared.bundle` loads.
+Flows in: a cloud model, the words of its captions, what a manifest says of the pair. Flows out: a folder that
+`shared.bundle` loads.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from cloud_server.transformer import Transformer
+from cloud_server.transformer import Transformer, TransformerConfig
 from shared.bundle import MANIFEST, Defaults, FileEntry, Manifest, load_manifest, sha256_of
 from shared.captions import CaptionVocabulary
-from training.drafter import Drafter
-from training.metrics import PositionTable
-from training.settings import ExportConfig
+from training.drafter import DrafterConfig
 
-ROLES = {
+Role = Literal["device", "cloud"]
+
+ROLES: dict[str, Role] = {
     "drafter.onnx": "device",
     "decoder.onnx": "device",
     "cloud.safetensors": "cloud",
@@ -36,25 +39,31 @@ def write_cloud(model: Transformer, folder: Path) -> None:
     (folder / "cloud.json").write_text(model.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
+def write_captions(vocabulary: CaptionVocabulary, folder: Path) -> None:
+    """captions.json."""
+    (folder / "captions.json").write_text(vocabulary.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
 def write_manifest(
     folder: Path,
-    vocabulary: CaptionVocabulary,
-    model: Transformer,
-    drafter: Drafter,
-    table: PositionTable,
-    config: ExportConfig,
+    shape: TransformerConfig,
+    drafter: DrafterConfig,
+    roles: Mapping[str, Role] = ROLES,
+    *,
+    name: str,
+    version: str,
+    defaults: Defaults,
+    uncertainty: NDArray[np.float64],
+    ambiguity: NDArray[np.float64],
 ) -> Manifest:
-    """captions.json and manifest.json over the files already in the folder; checked by reading it back.
+    """manifest.json over the files with roles, already in the folder; checked by reading it back.
 
-    `table` holds the held-out positions whose scores become the quantiles.
+    uncertainty, ambiguity: (n,) U and Ω of held-out positions, whose quantiles a device's gate starts from.
     """
-    (folder / "captions.json").write_text(vocabulary.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    grid = torch.linspace(0, 1, 101).numpy()
-    shape = model.config
     manifest = Manifest(
         format=1,
-        name=config.name,
-        version=config.version,
+        name=name,
+        version=version,
         vocab_size=shape.vocab_size,
         grid_height=shape.grid_height,
         grid_width=shape.grid_width,
@@ -62,23 +71,22 @@ def write_manifest(
         feature_dim=shape.feature_dim,
         image_height=4 * shape.grid_height,
         image_width=4 * shape.grid_width,
-        drafter_heads=drafter.config.num_heads,
-        drafter_head_dim=drafter.config.head_dim,
-        drafter_neighbours=drafter.config.neighbours,
-        defaults=Defaults(
-            guidance=config.guidance,
-            temperature=config.temperature,
-            prefix_rate=config.prefix_rate,
-            gate=config.gate,
-            ask_share=config.ask_share,
-        ),
-        uncertainty_quantiles=tuple(float(f"{q:.6g}") for q in np.quantile(table.scores["U"], grid)),
-        ambiguity_quantiles=tuple(float(f"{q:.6g}") for q in np.quantile(table.scores["Ω"], grid)),
+        drafter_heads=drafter.num_heads,
+        drafter_head_dim=drafter.head_dim,
+        drafter_neighbours=drafter.neighbours,
+        defaults=defaults,
+        uncertainty_quantiles=_quantiles(uncertainty),
+        ambiguity_quantiles=_quantiles(ambiguity),
         files={
-            name: FileEntry(role=role, sha256=sha256_of(folder / name), size_bytes=(folder / name).stat().st_size)
-            for name, role in ROLES.items()
+            file: FileEntry(role=role, sha256=sha256_of(folder / file), size_bytes=(folder / file).stat().st_size)
+            for file, role in roles.items()
         },
     )
     text = json.dumps(manifest.model_dump(mode="json"), indent=1)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return load_manifest(folder)
+
+
+def _quantiles(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """Evenly spaced, 0 to 1: 101 of them."""
+    return tuple(float(f"{q:.6g}") for q in np.quantile(values, np.linspace(0, 1, 101)))

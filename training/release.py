@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from training.bundle_export import write_cloud, write_manifest
+from shared.bundle import Defaults
+from training.bundle_export import write_captions, write_cloud, write_manifest
 from training.card import Measured, card, credit_rows, renewed, words_of
 from training.laws import LawCache
 from training.metrics import report, tabulate
@@ -44,7 +45,24 @@ def write_bundle(config: RunConfig, paths: RunPaths, folder: Path) -> list[str]:
     table = tabulate(run.drafter, held_out, run.prefix, config.export.temperature)
     lines = [*_write_drafter(run, held_out, folder), *_write_decoder(run, held_out, folder), "", *report(table)]
     write_cloud(run.cloud, folder)
-    write_manifest(folder, run.vocabulary, run.cloud, run.drafter, table, config.export)
+    write_captions(run.vocabulary, folder)
+    export = config.export
+    write_manifest(
+        folder,
+        run.cloud.config,
+        run.drafter.config,
+        name=export.name,
+        version=export.version,
+        defaults=Defaults(
+            guidance=export.guidance,
+            temperature=export.temperature,
+            prefix_rate=export.prefix_rate,
+            gate=export.gate,
+            ask_share=export.ask_share,
+        ),
+        uncertainty=table.scores["U"],
+        ambiguity=table.scores["Ω"],
+    )
     (folder / "README.md").write_text(_write_card(run, lines, with_features, folder), encoding="utf-8")
     size = sum(file.stat().st_size for file in folder.iterdir())
     return [*lines, "", f"{folder}: {size / 1e6:.1f} MB"]

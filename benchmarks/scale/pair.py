@@ -10,20 +10,22 @@ pair's, for that vocabulary, not LlamaGen's: every method draws the same number 
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.scale.sizes import GRID
 from cloud_server.runner import ModelRunner
 from cloud_server.transformer import Transformer, TransformerConfig, llamagen_config
-from shared.bundle import MANIFEST, Defaults, FileEntry, Manifest, sha256_of
+from shared.bundle import Defaults, Manifest
 from shared.captions import CaptionVocabulary
+from training import bundle_export
+from training.bundle_export import write_captions, write_manifest
 from training.drafter import Drafter, DrafterConfig, PairShape
 from training.onnx_export import export_decoder, export_drafter, quantize
 from training.tokenizer import Tokenizer, TokenizerConfig
@@ -37,7 +39,7 @@ WEIGHT_STD = 0.02
 GUIDANCE = 1.75
 """Above 1, so that the cloud runs two sequences, as in the paper's setting."""
 
-ROLES = {"drafter.onnx": "device", "decoder.onnx": "device", "cloud.json": "cloud", "captions.json": "cloud"}
+ROLES = {file: role for file, role in bundle_export.ROLES.items() if file != "cloud.safetensors"}
 
 
 @dataclass(frozen=True)
@@ -111,35 +113,22 @@ def write_folder(folder: Path, shape: Shape, prompts: Sequence[str], prefix_rate
     tokenizer = Tokenizer(TokenizerConfig(vocab_size=cloud.vocab_size, grid=cloud.grid_width))
     export_decoder(tokenizer.eval(), folder / "decoder.onnx")
     (folder / "cloud.json").write_text(cloud.model_dump_json(indent=1), encoding="utf-8")
-    (folder / "captions.json").write_text(_captions(prompts).model_dump_json(indent=1), encoding="utf-8")
-    evenly = tuple(index / 100 for index in range(101))  # a trace's gate looks at no quantile
-    manifest = Manifest(
-        format=1,
+    write_captions(_captions(prompts), folder)
+    scores = np.linspace(0, 1, 101)  # a trace's gate looks at no quantile
+    return write_manifest(
+        folder,
+        cloud,
+        shape.drafter,
+        ROLES,
         name="random weights",
         version="1",
-        vocab_size=cloud.vocab_size,
-        grid_height=cloud.grid_height,
-        grid_width=cloud.grid_width,
-        caption_length=cloud.caption_length,
-        feature_dim=cloud.feature_dim,
-        image_height=4 * cloud.grid_height,
-        image_width=4 * cloud.grid_width,
-        drafter_heads=shape.drafter.num_heads,
-        drafter_head_dim=shape.drafter.head_dim,
         defaults=Defaults(guidance=GUIDANCE, prefix_rate=prefix_rate),
-        uncertainty_quantiles=evenly,
-        ambiguity_quantiles=evenly,
-        files={name: _entry(folder / name, role) for name, role in ROLES.items()},
+        uncertainty=scores,
+        ambiguity=scores,
     )
-    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json")), encoding="utf-8")
-    return manifest
 
 
 def _captions(prompts: Sequence[str]) -> CaptionVocabulary:
     """A vocabulary in which each prompt is one phrase, as the server's reading of prompts would spell it."""
     phrases = (" ".join(re.findall(r"[\w'-]+", prompt.lower())) for prompt in prompts)
     return CaptionVocabulary(length=1, phrases=tuple(dict.fromkeys(phrases)))
-
-
-def _entry(path: Path, role: str) -> FileEntry:
-    return FileEntry(role=role, sha256=sha256_of(path), size_bytes=path.stat().st_size)
