@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Protocol
 
@@ -92,8 +91,7 @@ class Engine:
 
         def command() -> None:
             if session := self._sessions.get(session_id):
-                with _failing_alone(session):
-                    session.receive(frame)
+                _fail_alone(session, session.receive, frame)
 
         self._inbox.put(command)
 
@@ -133,8 +131,7 @@ class Engine:
             return
         forward_ns = perf_counter_ns() - started_ns
         for (session, segment), rows in zip(work, logits, strict=True):
-            with _failing_alone(session):
-                session.absorb(segment, rows, started_ns, forward_ns)
+            _fail_alone(session, session.absorb, segment, rows, started_ns, forward_ns)
 
     def _schedule(self) -> list[tuple[Session, Segment]]:
         """Everything that is queued, of all sessions, as far as it fits one pass; who did not fit comes first next."""
@@ -152,11 +149,10 @@ class Engine:
         return work
 
 
-@contextmanager
-def _failing_alone(session: Session) -> Iterator[None]:
-    """What goes wrong in the block ends this session, and neither another nor the engine."""
+def _fail_alone(session: Session, act: Callable[..., None], *arguments: object) -> None:
+    """Have a session act; what goes wrong in it ends this session, and neither another nor the engine."""
     try:
-        yield
+        act(*arguments)
     except CiarError as error:
         session.fail(error)
     except Exception:

@@ -230,8 +230,9 @@ class Session:
     def _append(self, block: Block) -> None:
         span = slice(block.start, block.end)
         self._tokens[span] = block.tokens
-        self._features[span] = 0
-        self._features[span][block.featured] = block.features
+        features = self._features[span]
+        features[:] = 0
+        features[block.featured] = block.features
         self._known = block.end
 
     def _answer_stale(self, draft: Draft | TreeDraft) -> None:
