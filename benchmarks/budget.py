@@ -105,8 +105,6 @@ class Question:
     bare_ms: float
     ratio: float
     """rpc_ms over bare_ms, turn by turn."""
-    cold_ms: float
-    """The bare ping-pong on the cloud's core, with its weights read between the messages, without the reading."""
 
 
 @dataclass(frozen=True)
@@ -181,12 +179,10 @@ def _ask(control: Any) -> dict[str, Any]:
     return found
 
 
-def ask_questions(
-    address: str, prompt: str, info: Info, tokens: Sequence[int], pass_bytes: int, server: frozenset[int] | None
-) -> Question:
+def ask_questions(address: str, prompt: str, info: Info, tokens: Sequence[int]) -> Question:
     """Questions about one token, with the local ones before it that the pair's share makes usual.
 
-    tokens: (T,) of a picture, so that most questions are confirmed; pass_bytes: what a pass reads; server: its cores.
+    tokens: (T,) of a picture, so that most questions are confirmed.
     """
     manifest = info.manifest
     size = max(1, round(1 / manifest.defaults.ask_share))
@@ -216,8 +212,6 @@ def ask_questions(
                     epoch = verdict.correction.next_epoch if verdict.correction else epoch
                     start = verdict.verified_through
                 session.send(Finish())
-    with PingPong(pass_bytes, server) as pingpong:  # afterwards: between the questions it would cool the cloud's core
-        colds = [pingpong.bounce(up, down) for *_, up, down in rows]
     seconds_, forward, queue, bares, ups, downs = (np.array(column) for column in zip(*rows, strict=True))
     rpc = seconds_ - forward
     return Question(
@@ -230,7 +224,6 @@ def ask_questions(
         rpc_ms=1000 * float(np.median(rpc)),
         bare_ms=1000 * float(np.median(bares)),
         ratio=float(np.median(rpc / bares)),
-        cold_ms=1000 * statistics.median(colds),
     )
 
 
@@ -264,11 +257,6 @@ def find_floors(bundle: Path, budget: Budget, profile: Profile, question: Questi
         num_round_trips=round_trips,
         round_trips_ms=round_trips * (profile.rtt_ms + question.bare_ms),
     )
-
-
-def _pass_bytes(bundle: Path) -> int:
-    """What a pass of the cloud model reads: float16 in its file, float32 where it runs."""
-    return 2 * (bundle / "cloud.safetensors").stat().st_size
 
 
 def _flops_a_second() -> float:
@@ -339,8 +327,6 @@ def sheets(budget: Budget, floors: Floors, question: Question) -> Iterator[Sheet
             ("of it the cloud's queue", f"{question.queue_ms:.3f}"),
             ("bare ping-pong of the same bytes", f"{question.bare_ms:.3f}"),
             ("rpc over bare ping-pong, turn by turn", f"{question.ratio:.2f}×"),
-            ("ping-pong with a pass's reading between", f"{question.cold_ms:.3f}"),
-            ("rpc over ping-pong with a pass's reading between", f"{question.rpc_ms / question.cold_ms:.2f}×"),
         ],
     )
 
@@ -429,9 +415,7 @@ def measure_budget(
         setting = Setting(info.manifest, info.manifest.defaults.ask_share, priors)
         tasks = [Task(profile.name, method.name, prompt, 0) for prompt in prompts]
         budget = draw_pictures((plain, timed), control, method, tasks, setting)
-        question = ask_questions(
-            plain.address, prompts[0], info, budget.plain[0].tokens, _pass_bytes(bundle), placement.server
-        )
+        question = ask_questions(plain.address, prompts[0], info, budget.plain[0].tokens)
     return budget, find_floors(bundle, budget, profile, question), question, placement
 
 
