@@ -175,14 +175,6 @@ def _paper(name: str, number: float | None) -> Method:
     return Method(name, Mode.CIAR, about, gate, doubt=uncertainty)
 
 
-def _ahead(name: str, number: float | None) -> Method:
-    count = 4 if number is None else int(number)
-    if count < 1:
-        raise InvalidRequest(f"method: the tokens of ahead must be at least 1 (got {number:g})")
-    about = f"CIAR; the cloud writes {count} tokens on after each correction"
-    return Method(name, Mode.CIAR, about, _calibrated(None), {"write_ahead": count})
-
-
 def _no_features(name: str, number: float | None) -> Method:
     return Method(name, Mode.CIAR, "CIAR, no interval features sent", _calibrated(number), {"send_features": False})
 
@@ -262,7 +254,6 @@ _MAKERS: dict[str, tuple[Callable[[str, float | None], Method], float]] = {
     "code": (_code, 1),
     CIAR: (_ciar, 1),
     "paper": (_paper, 1),
-    "ahead": (_ahead, 1e9),
     "no-features": (_no_features, 1),
     "ambiguity": (_ambiguity, 1),
     "certified": (_certified, 1e9),

@@ -42,10 +42,6 @@ class Admission:
             raise InvalidRequest(
                 f"open.num_prefix_tokens: {request.num_prefix_tokens}; the picture has {manifest.num_tokens} tokens"
             )
-        if request.num_write_ahead > manifest.num_tokens:
-            raise InvalidRequest(
-                f"open.num_write_ahead: {request.num_write_ahead}; the picture has {manifest.num_tokens} tokens"
-            )
         history = request.history
         if history.start or history.asked.any():
             raise InvalidRequest("open.history: starts at 0 and asks about nothing")
@@ -60,7 +56,6 @@ class Admission:
             chunk=manifest.num_tokens,
             collaborative=True,
             acceptance=request.acceptance,
-            num_write_ahead=request.num_write_ahead,
         )
 
     def admit_generate(self, prompt: str, sampling: Sampling, resume_tokens: Tokens) -> Admitted:

@@ -57,8 +57,6 @@ class Admitted:
     collaborative: bool
     acceptance: Acceptance = COUPLED
     """How asked tokens are judged."""
-    num_write_ahead: int = 0
-    """Tokens that the cloud writes itself after a correction of a draft, before it answers."""
 
 
 RuleOf = Callable[[Admitted], Rule]
@@ -145,10 +143,7 @@ class Session:
         self._epoch = 0
         self._drafts: deque[_Waiting] = deque()
         self._tree: tuple[TreeDraft, int] | None = None  # with its arrival (ns); there are no drafts beside a tree
-        self._write_until = admitted.write_until
         self._unsent = Written(history.end, ())
-        self._unsent_verdict: Verdict | None = None  # a correction, which the cloud is writing on
-        self._late: list[Draft | TreeDraft] = []  # stale drafts, to be answered after it
         self._queued_since = perf_counter_ns()
         self._summary = Summary(num_prefix_tokens=max(0, admitted.write_until - history.end))
         self._finishing = False
@@ -160,7 +155,7 @@ class Session:
 
     @property
     def _writing(self) -> bool:
-        return self._known < self._write_until
+        return self._known < self._admitted.write_until
 
     # ---- from the device -------------------------------------------------------------------------------------------
 
@@ -168,15 +163,13 @@ class Session:
         """Take a frame. Raises ProtocolError or InvalidRequest, which end this session and touch no other."""
         if self.finished or self._finishing:
             raise ProtocolError("frame: the session is finished; open a new one")
-        if self._writing and self._unsent_verdict is None:
+        if self._writing:
             raise ProtocolError("frame: wait for the prefix before sending drafts")
         if isinstance(frame, Finish):
             self._finishing = True
             self._finish_if_answered()
         elif frame.epoch < self._epoch:
             self._answer_stale(frame)
-        elif self._unsent_verdict is not None:
-            raise ProtocolError(f"draft.epoch: {frame.epoch} has not begun; wait for the verdict that begins it")
         elif isinstance(frame, TreeDraft):
             self._check_tree(frame)
             self._tree = frame, perf_counter_ns()
@@ -188,7 +181,7 @@ class Session:
 
     def _finish_if_answered(self) -> None:
         """The summary, once the device wants no more and every draft has its verdict."""
-        if self._finishing and not self._drafts and self._tree is None and self._unsent_verdict is None:
+        if self._finishing and not self._drafts and self._tree is None:
             self.finished = True
             self._reply(self._summary)
 
@@ -236,10 +229,6 @@ class Session:
         self._known = block.end
 
     def _answer_stale(self, draft: Draft | TreeDraft) -> None:
-        """Say that a draft came too late; not before the correction that made it so."""
-        if self._unsent_verdict is not None:
-            self._late.append(draft)
-            return
         self._summary = replace(
             self._summary,
             num_drafts=self._summary.num_drafts + 1,
@@ -303,7 +292,6 @@ class Session:
         position = self._known
         own = self._rule(logits, position, -1)
         self._tokens[position] = own.token
-        self._features[position] = 0  # a discarded draft may have left one
         self._known = self._decided = position + 1
         unsent = self._unsent
         self._unsent = Written(
@@ -318,33 +306,11 @@ class Session:
 
     def _end_of_writing(self) -> None:
         """Send what has been written."""
-        written, self._unsent = self._unsent, Written(self._known, ())
-        self._summary = replace(self._summary, cost=self._summary.cost + written.cost)
-        if self._unsent_verdict is not None:
-            self._send_verdict(self._unsent_verdict, written)
-            return
-        self._reply(written)
+        self._summary = replace(self._summary, cost=self._summary.cost + self._unsent.cost)
+        self._reply(self._unsent)
+        self._unsent = Written(self._known, ())
         if not self._writing and not self._admitted.collaborative:
             self.finished = True
-
-    def _send_verdict(self, verdict: Verdict, written: Written) -> None:
-        """A correction with what the cloud wrote after it, then the drafts that it made stale."""
-        correction = verdict.correction
-        assert correction is not None
-        self._unsent_verdict = None
-        self._reply(
-            replace(
-                verdict,
-                verified_through=self._decided,
-                correction=replace(correction, tokens=correction.tokens + written.tokens),
-                near_ties=verdict.near_ties + written.near_ties,
-                cost=verdict.cost + written.cost,
-            )
-        )
-        late, self._late = self._late, []
-        for draft in late:
-            self._answer_stale(draft)
-        self._finish_if_answered()
 
     def _judge(self, segment: Segment, logits: NDArray[np.float32], started_ns: int, forward_ns: int) -> None:
         """Answer the drafts that were in the pass, in order; a correction makes the later ones stale."""
@@ -364,11 +330,7 @@ class Session:
             if outcome.corrected_at is not None and outcome.token is not None:
                 correction = self._correct(outcome.corrected_at, outcome.token)
             self._decided = self._known if correction else block.end
-            verdict = Verdict(draft.epoch, self._decided, correction, near_ties=outcome.near_ties, cost=cost)
-            if correction is not None and self._begin_write_ahead():
-                self._unsent_verdict = verdict
-            else:
-                self._reply(verdict)
+            self._reply(Verdict(draft.epoch, self._decided, correction, near_ties=outcome.near_ties, cost=cost))
             # The device waits for the verdict, and for the account only at the end.
             self._summary = replace(
                 self._summary,
@@ -411,13 +373,6 @@ class Session:
         self._cached = min(self._cached, len(self._admitted.condition) + position)
         self._epoch += 1
         return Correction(position, (token,), self._epoch)
-
-    def _begin_write_ahead(self) -> bool:
-        """Whether the cloud is to write on after a correction before it answers; if so, from now on."""
-        self._write_until = min(self._known + self._admitted.num_write_ahead, len(self._tokens))
-        self._unsent = Written(self._known, ())
-        self._queued_since = perf_counter_ns()
-        return self._writing
 
     def fail(self, error: CiarError) -> None:
         """End the session with an error."""

@@ -74,9 +74,6 @@ def generate(
     temperature: Annotated[float | None, typer.Option(help=f"0 is greedy; {Default}.")] = None,
     top_k: Annotated[int | None, typer.Option(help=f"0 keeps all; {Default}.")] = None,
     top_p: Annotated[float | None, typer.Option(help=f"1 keeps all; {Default}.")] = None,
-    write_ahead: Annotated[
-        int, typer.Option(help="Tokens that the cloud writes on after a correction: for slow links.")
-    ] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds for the whole picture.")] = 60.0,
     heatmap_file: Annotated[
         Path | None, typer.Option("--heatmap", help="Image file for who decided each token.")
@@ -105,7 +102,6 @@ def generate(
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            write_ahead=write_ahead,
             timeout_s=timeout,
             on_progress=stack.enter_context(_progress_bar(prompt)),
         )

@@ -146,7 +146,6 @@ class Client:
         prefix_rate: float | None = None,
         acceptance: str = "coupled",
         tree_nodes: int = 0,
-        write_ahead: int = 0,
         send_features: bool = True,
         timeout_s: float = 60.0,
         on_progress: Callable[[Progress], None] | None = None,
@@ -166,8 +165,6 @@ class Client:
         classic, relaxed, so that it has not even the law. The last two send 2·V bytes with each asked token.
         tree_nodes: in mode "lossless" with the coupled rule, draft trees of so many nodes in place of a chain (0), and
         wait for each answer; `depth` and `max_ahead` have no meaning then.
-        write_ahead: in modes "ciar" and "lossless", so many tokens the cloud writes itself after each correction before
-        it answers (0). Where one correction comes, the next is near: on a slow link that saves round trips.
         send_features: tell the cloud how sure the device was of its own tokens (paper).
         timeout_s: for the whole picture, waiting for other threads' pictures included.
 
@@ -192,7 +189,6 @@ class Client:
                 depth=_require_count("depth", depth, info.limits.max_in_flight),
                 max_ahead=_require_count("max_ahead", max_ahead, None),
                 acceptance=_acceptance(chosen, acceptance, manifest),
-                num_write_ahead=_num_write_ahead(chosen, write_ahead, manifest),
             )
             num_nodes = _num_tree_nodes(chosen, tree_nodes, request.acceptance, info.limits)
             limits = _fitting(info.limits, request.acceptance, manifest)
@@ -364,14 +360,6 @@ def _acceptance(mode: Mode, spec: str, manifest: Manifest) -> Acceptance:
     if mode not in _ASKING and acceptance != COUPLED:
         raise InvalidRequest(f"acceptance: mode {mode.value!r} asks the cloud nothing; leave it out")
     return acceptance
-
-
-def _num_write_ahead(mode: Mode, value: int, manifest: Manifest) -> int:
-    if value == 0:
-        return 0
-    if mode not in (Mode.CIAR, Mode.LOSSLESS):
-        raise InvalidRequest("write_ahead: is for modes 'ciar' and 'lossless', where the cloud corrects; leave it at 0")
-    return _require_count("write_ahead", value, manifest.num_tokens)
 
 
 def _num_tree_nodes(mode: Mode, value: int, acceptance: Acceptance, limits: Limits) -> int:

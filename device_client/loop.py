@@ -58,8 +58,6 @@ class Request:
     """Most guesses past the final tokens."""
     acceptance: Acceptance = COUPLED
     """How the cloud judges what it is asked about."""
-    num_write_ahead: int = 0
-    """Tokens that the cloud writes itself after a correction, before it answers."""
 
 
 @dataclass(slots=True)
@@ -190,7 +188,6 @@ class Loop:
                 request.file_digests,
                 self._track.history(),
                 request.acceptance,
-                request.num_write_ahead,
             )
         )
         opened = self._expect(session, Opened)

@@ -39,7 +39,7 @@ class Decision(StrEnum):
     CORRECTED = "corrected"
     """The cloud, in place of the device's draft."""
     CLOUD = "cloud"
-    """The cloud, drawing alone: a picture of its own, or what it wrote on after a correction."""
+    """The cloud, drawing alone."""
 
 
 @dataclass(frozen=True, slots=True)

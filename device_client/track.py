@@ -218,9 +218,7 @@ class Track:
             raise ProtocolError(f"verdict.correction.position: {position} was not asked about in this draft")
         self._confirm(position)
         self._drop_guesses(position + 1)
-        self._put(position, tokens[:1], Decision.CORRECTED)
-        if ahead := tokens[1:]:
-            self._put(position + 1, ahead, Decision.CLOUD)
+        self._put(position, tokens, Decision.CORRECTED)
         self._continue_at(position + len(tokens))
         self.epoch = correction.next_epoch
         self.num_corrections += 1

@@ -55,7 +55,6 @@ def encode_device_frame(frame: DeviceFrame) -> pb.CollaborateRequest:
                     file_digests=frame.file_digests,
                     history=encode_block(frame.history),
                     acceptance=_encode_acceptance(frame.acceptance),
-                    num_write_ahead=frame.num_write_ahead,
                 )
             )
         case TreeDraft():
@@ -83,7 +82,6 @@ def decode_device_frame(message: pb.CollaborateRequest, feature_dim: int) -> Dev
                 file_digests=dict(message.open.file_digests),
                 history=decode_block(message.open.history, feature_dim, "open.history"),
                 acceptance=_decode_acceptance(message.open),
-                num_write_ahead=message.open.num_write_ahead,
             )
         case "tree":
             return _decode_tree(message.tree)

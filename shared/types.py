@@ -129,8 +129,6 @@ class Open:
     file_digests: dict[str, str]
     history: Block
     acceptance: Acceptance = COUPLED
-    num_write_ahead: int = 0
-    """Tokens that the cloud writes itself after a correction, before it answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,6 @@ BAD_OPENS: dict[str, tuple[dict[str, object], grpc.StatusCode, str]] = {
         INVALID,
         "open.num_prefix_tokens: 37; the picture has 36",
     ),
-    "writing on past the picture": ({"num_write_ahead": 37}, INVALID, "open.num_write_ahead: 37; the picture has 36"),
     "huge prefix": ({"num_prefix_tokens": 2**32 - 1}, INVALID, "open.num_prefix_tokens"),
     "more neighbours than tokens": (
         {"acceptance": Lantern(64, 0.1)},

@@ -113,47 +113,6 @@ def test_sometimes_right_drafts_are_corrected_where_they_go_wrong() -> None:
     assert [plain(frame) for frame in table.settle()] == [(1, T, None, False)]
 
 
-@pytest.mark.parametrize("num_write_ahead", [1, 3, 100])
-def test_after_a_correction_the_cloud_writes_on_before_it_answers(num_write_ahead: int) -> None:
-    table = Table(write_until=3, num_write_ahead=num_write_ahead)
-    table.settle()
-    table.draft([OWN[3], wrong(4), 0], 3, asked=[1, 2])
-    end = min(T, 5 + num_write_ahead)
-    (verdict,) = table.settle()
-    assert plain(verdict) == (0, end, Correction(4, tuple(OWN[4:end]), 1), False)
-    assert verdict.cost.num_passes == 1 + end - 5  # type: ignore[union-attr]
-    if end < T:
-        table.draft(OWN[end:T], end, epoch=1)
-        assert [plain(frame) for frame in table.settle()] == [(1, T, None, False)]
-    table.session.receive(Finish())
-    (summary,) = table.settle()
-    assert isinstance(summary, Summary)
-    assert summary.cost.num_passes == 3 + 1 + end - 5 + (end < T)
-
-
-def test_what_comes_while_the_cloud_writes_on_is_answered_after_it() -> None:
-    table = Table(write_until=3, num_write_ahead=2)
-    table.settle()
-    table.draft([wrong(3)], 3)
-    table.draft([0], 4)  # in the queue when the first is judged
-    table.step()
-    assert table.replies == []
-    table.draft([1], 5)  # comes while the cloud writes
-    with pytest.raises(ProtocolError, match=r"draft\.epoch: 1 has not begun"):
-        table.draft([2], 6, epoch=1)
-    first, *late = table.settle()
-    assert plain(first) == (0, 6, Correction(3, tuple(OWN[3:6]), 1), False)
-    assert [plain(frame) for frame in late] == [(0, 6, None, True)] * 2
-
-
-def test_features_of_discarded_tokens_do_not_shape_what_is_written_on() -> None:
-    table = Table(write_until=3, num_write_ahead=4)
-    table.settle()
-    table.draft([wrong(3), 5, 6, wrong(6)], 3, asked=[0, 3], features={1: 2.0, 2: -2.0})
-    (verdict,) = table.settle()
-    assert plain(verdict) == (0, 8, Correction(3, tuple(OWN[3:8]), 1), False)
-
-
 def test_tokens_that_are_not_asked_stand_and_shape_the_later_laws() -> None:
     table = Table(write_until=2)
     table.settle()

@@ -62,7 +62,6 @@ def draw(transport: Transport, manifest: Manifest, gate: Gate, **changes: object
         depth=int(values["depth"]),  # type: ignore[call-overload]
         max_ahead=int(values["max_ahead"]),  # type: ignore[call-overload]
         acceptance=values.get("acceptance", COUPLED),  # type: ignore[arg-type]
-        num_write_ahead=int(values.get("num_write_ahead", 0)),  # type: ignore[call-overload]
     )
     track = Track(manifest.num_tokens, manifest.vocab_size, manifest.feature_dim)
     num_nodes = int(values.get("num_nodes", 0))  # type: ignore[call-overload]
@@ -111,23 +110,6 @@ def test_a_closed_gate_commits_what_the_cloud_writes_alone(transport: Transport,
         sampling = Sampling(seed=seed, guidance=1.5)
         alone = [token for part, _ in transport.generate(PROMPT, sampling, (), 60) for token in part.tokens]
         assert draw(transport, manifest, AlwaysAsk(), seed=seed).tokens.tolist() == alone
-
-
-@pytest.mark.parametrize("depth", [1, 4])
-def test_writing_on_after_corrections_is_one_picture_per_seed_and_lossless_with_a_closed_gate(
-    transport: Transport, manifest: Manifest, tiny_bundle: Path, reference: dict[str, list[int]], depth: int
-) -> None:
-    closed = draw(transport, manifest, AlwaysAsk(), depth=depth, num_write_ahead=3)
-    assert closed.tokens.tolist() == reference["always"]
-    assert {Decision.CORRECTED, Decision.CLOUD} <= set(closed.decisions)
-    in_process = InProcessTransport(tiny_bundle)
-    expected = draw(in_process, manifest, FixedThreshold(0.5), depth=1, num_write_ahead=3)
-    in_process.close()
-    track = draw(transport, manifest, FixedThreshold(0.5), depth=depth, num_write_ahead=3)
-    assert track.tokens.tolist() == expected.tokens.tolist()
-    assert track.decisions == expected.decisions
-    fewer = draw(transport, manifest, AlwaysAsk(), depth=depth)
-    assert closed.num_corrections < fewer.num_corrections
 
 
 @pytest.mark.parametrize("acceptance", [Classic(), Lantern(5, 0.2)], ids=str)

@@ -119,8 +119,6 @@ def test_a_gate_of_ones_own(make_client: MakeClient) -> None:
         ({"mode": "?"}, "mode: unknown mode '?'; known are ciar, lossless, cloud, device"),
         ({"acceptance": "clasic"}, "acceptance: unknown rule 'clasic'; did you mean 'classic'"),
         ({"acceptance": "lantern:10:2"}, "acceptance: DELTA of lantern"),
-        ({"write_ahead": -1}, "write_ahead: must be a whole number"),
-        ({"write_ahead": 4, "mode": "device"}, "write_ahead: is for modes 'ciar' and 'lossless'"),
         ({"tree_nodes": 4}, "tree_nodes: trees are for mode 'lossless'"),
         ({"tree_nodes": 4, "mode": "lossless", "acceptance": "classic"}, "tree_nodes: trees are for mode 'lossless'"),
         ({"tree_nodes": -1, "mode": "lossless"}, "tree_nodes: must be a whole number"),

@@ -56,7 +56,7 @@ def test_a_correction_of_several_tokens() -> None:
     track.next_block(64)
     assert track.settle(Verdict(0, 5, Correction(3, (7, 8), next_epoch=1))) == 4
     assert track.tokens[:5].tolist() == [9, 1, 2, 7, 8]
-    assert track.decisions[1:5] == [Decision.CONFIRMED, Decision.LOCAL, Decision.CORRECTED, Decision.CLOUD]
+    assert track.decisions[1:5] == [Decision.CONFIRMED, Decision.LOCAL, Decision.CORRECTED, Decision.CORRECTED]
     assert (track.committed_end, track.drafted_end, track.epoch, track.num_discarded) == (5, 5, 1, 2)
     assert np.isnan(track.uncertainty[4])
     assert track.next_block(64) is None

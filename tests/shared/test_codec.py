@@ -75,7 +75,6 @@ DEVICE_FRAMES = st.one_of(
         file_digests=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
         history=blocks(),
         acceptance=ACCEPTANCES,
-        num_write_ahead=U32,
     ),
     st.builds(Draft, U32, blocks()),
     st.builds(

@@ -98,7 +98,6 @@ def admitted(
     chunk: int = T,
     collaborative: bool = True,
     acceptance: Acceptance = COUPLED,
-    num_write_ahead: int = 0,
 ) -> Admitted:
     return Admitted(
         session_id=session_id,
@@ -109,7 +108,6 @@ def admitted(
         chunk=chunk,
         collaborative=collaborative,
         acceptance=acceptance,
-        num_write_ahead=num_write_ahead,
     )
 
 

@@ -72,7 +72,6 @@ class RawClient:
         file_digests: dict[str, str] | None = None,
         history: Block | None = None,
         acceptance: Acceptance = COUPLED,
-        num_write_ahead: int = 0,
     ) -> Open:
         """An Open that any server of the bundle takes."""
         return Open(
@@ -82,7 +81,6 @@ class RawClient:
             file_digests=self.manifest.device_digests() if file_digests is None else file_digests,
             history=history or Block.empty(self.manifest.feature_dim),
             acceptance=acceptance,
-            num_write_ahead=num_write_ahead,
         )
 
     def opened(self, **open_fields: object) -> Conversation:

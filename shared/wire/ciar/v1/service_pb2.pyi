@@ -151,7 +151,7 @@ class CollaborateResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., prefix: _Optional[_Union[Prefix, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., summary: _Optional[_Union[Summary, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("prompt", "sampling", "num_prefix_tokens", "file_digests", "history", "acceptance", "num_write_ahead")
+    __slots__ = ("prompt", "sampling", "num_prefix_tokens", "file_digests", "history", "acceptance")
     class FileDigestsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -165,15 +165,13 @@ class Open(_message.Message):
     FILE_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
-    NUM_WRITE_AHEAD_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     sampling: Sampling
     num_prefix_tokens: int
     file_digests: _containers.ScalarMap[str, str]
     history: Block
     acceptance: Acceptance
-    num_write_ahead: int
-    def __init__(self, prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., num_prefix_tokens: _Optional[int] = ..., file_digests: _Optional[_Mapping[str, str]] = ..., history: _Optional[_Union[Block, _Mapping]] = ..., acceptance: _Optional[_Union[Acceptance, _Mapping]] = ..., num_write_ahead: _Optional[int] = ...) -> None: ...
+    def __init__(self, prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., num_prefix_tokens: _Optional[int] = ..., file_digests: _Optional[_Mapping[str, str]] = ..., history: _Optional[_Union[Block, _Mapping]] = ..., acceptance: _Optional[_Union[Acceptance, _Mapping]] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session_id", "condition")
