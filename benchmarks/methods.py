@@ -175,8 +175,19 @@ def _paper(name: str, number: float | None) -> Method:
     return Method(name, Mode.CIAR, about, gate, doubt=uncertainty)
 
 
-def _no_features(name: str, number: float | None) -> Method:
-    return Method(name, Mode.CIAR, "CIAR, no interval features sent", _calibrated(number), {"send_features": False})
+def _features(name: str, number: float | None) -> Method:
+    about = "CIAR with interval features (paper): a correction makes void what was sent behind it"
+    return Method(name, Mode.CIAR, about, _calibrated(number), {"send_features": True})
+
+
+def _go_back(name: str, number: float | None) -> Method:
+    about = "CIAR, but a correction makes void what was sent behind it"
+    return Method(name, Mode.CIAR, about, _calibrated(number), {"carry_on": False})
+
+
+def _lossless_go_back(name: str, number: float | None) -> Method:
+    about = "lossless, but a correction makes void what was sent behind it"
+    return Method(name, Mode.LOSSLESS, about, settings={"carry_on": False})
 
 
 def _ambiguity(name: str, number: float | None) -> Method:
@@ -254,7 +265,9 @@ _MAKERS: dict[str, tuple[Callable[[str, float | None], Method], float]] = {
     "code": (_code, 1),
     CIAR: (_ciar, 1),
     "paper": (_paper, 1),
-    "no-features": (_no_features, 1),
+    "features": (_features, 1),
+    "go-back": (_go_back, 1),
+    "lossless-go-back": (_lossless_go_back, -1),
     "ambiguity": (_ambiguity, 1),
     "certified": (_certified, 1e9),
     "random": (_random, 1),

@@ -229,7 +229,7 @@ def _gates(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
         "ambiguity",
         "paper",
         "ciar",
-        "no-features",
+        "features",
     )
     methods = {name: find_method(name) for name in (BASE, *names)}
     return Sweep(

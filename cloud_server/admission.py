@@ -14,7 +14,7 @@ from cloud_server.session import Admitted
 from shared.bundle import Manifest
 from shared.captions import CaptionVocabulary
 from shared.errors import Busy, InvalidRequest, PairMismatch, Unavailable
-from shared.types import Acceptance, Block, Lantern, Limits, Open, Sampling, Tokens, TreeDraft
+from shared.types import COUPLED, Acceptance, Block, Lantern, Limits, Open, Sampling, Tokens, TreeDraft
 
 
 class Admission:
@@ -47,6 +47,8 @@ class Admission:
             raise InvalidRequest("open.history: starts at 0 and asks about nothing")
         self._check_tokens(history.tokens, "open.history.tokens")
         self._check_acceptance(request.acceptance)
+        if request.carry_on:
+            _check_carry_on(request)
         return Admitted(
             session_id=_new_session_id(),
             condition=self._encode(request.prompt),
@@ -56,6 +58,7 @@ class Admission:
             chunk=manifest.num_tokens,
             collaborative=True,
             acceptance=request.acceptance,
+            carry_on=request.carry_on,
         )
 
     def admit_generate(self, prompt: str, sampling: Sampling, resume_tokens: Tokens) -> Admitted:
@@ -136,6 +139,14 @@ class Admission:
                 f"open.file_digests: {', '.join(differing)} differ from bundle {self._manifest.name} "
                 f"{self._manifest.version}; fetch the device's files from this server again"
             )
+
+
+def _check_carry_on(request: Open) -> None:
+    """What a correction leaves as it was must not depend on what was drafted, nor on features of it."""
+    if request.acceptance != COUPLED:
+        raise InvalidRequest(f"open.carry_on: the rule {request.acceptance} depends on drafts; leave one of them out")
+    if request.history.featured.any():
+        raise InvalidRequest("open.history.featured_mask: a session that carries on takes no features; send none")
 
 
 def _new_session_id() -> str:

@@ -31,7 +31,7 @@ from shared.errors import (
     TimedOut,
     trailing_metadata,
 )
-from shared.types import CloudFrame, DeviceFrame, Draft, Finish, Limits, Open, Summary, TreeDraft, Written
+from shared.types import CloudFrame, DeviceFrame, Draft, Finish, Limits, Open, Summary, TreeDraft, Verdict, Written
 from shared.wire.ciar.v1 import service_pb2 as pb
 from shared.wire.ciar.v1 import service_pb2_grpc as pb_grpc
 
@@ -263,7 +263,7 @@ class _Conversation:
         self._owed_by_cloud += 2 if isinstance(frame, Open) else 1  # opened and prefix
 
     def sent(self, frame: CloudFrame) -> None:
-        self._owed_by_cloud -= 1
+        self._owed_by_cloud -= not (isinstance(frame, Verdict) and frame.partial)
         self._last_frame_at = monotonic()
         self.over = isinstance(frame, Summary)
 

@@ -7,6 +7,7 @@ in how far they write. Owned by the engine's thread.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,6 +37,10 @@ from shared.types import (
     Written,
 )
 
+MIN_SURVIVAL = 0.1
+"""Where the cloud carries on, a question is judged beside those before it if all of those stand with this chance (ours).
+"""
+
 Reply = Callable[[CloudFrame | CiarError], None]
 """Where a session's frames go; called from the engine's thread. An error ends the session."""
 
@@ -57,6 +62,8 @@ class Admitted:
     collaborative: bool
     acceptance: Acceptance = COUPLED
     """How asked tokens are judged."""
+    carry_on: bool = False
+    """Whether a correction leaves the drafts behind it standing; then the device begins epochs."""
 
 
 RuleOf = Callable[[Admitted], Rule]
@@ -138,12 +145,15 @@ class Session:
         self._features = np.zeros((num_tokens, feature_dim), np.float32)
         self._features[: history.end][history.featured] = history.features
         self._known = history.end  # tokens that the session holds, decided or drafted
-        self._decided = history.end  # of these, the first so many are decided
+        self._decided = history.end  # of these, the first so many are decided (carrying on: judged)
         self._cached = 0  # input rows in the KV cache
         self._epoch = 0
         self._drafts: deque[_Waiting] = deque()
         self._tree: tuple[TreeDraft, int] | None = None  # with its arrival (ns); there are no drafts beside a tree
         self._unsent = Written(history.end, ())
+        self._unbilled = Cost()  # passes since the last verdict, where the cloud carries on
+        self._near_ties: tuple[int, ...] = ()  # the same
+        self._first = max(history.end, admitted.write_until)  # the first position that a draft may have
         self._queued_since = perf_counter_ns()
         self._summary = Summary(num_prefix_tokens=max(0, admitted.write_until - history.end))
         self._finishing = False
@@ -175,6 +185,8 @@ class Session:
             self._tree = frame, perf_counter_ns()
         else:
             self._check(frame)
+            if frame.epoch > self._epoch:
+                self._begin_epoch(frame.block.start)
             block = frame.block
             self._drafts.append(_Waiting(frame, perf_counter_ns(), block.start + block.asked.nonzero()[0]))
             self._append(block)
@@ -186,10 +198,13 @@ class Session:
             self._reply(self._summary)
 
     def _check(self, draft: Draft) -> None:
-        block, num_tokens = draft.block, len(self._tokens)
-        if draft.epoch > self._epoch:
+        block, num_tokens, carry_on = draft.block, len(self._tokens), self._admitted.carry_on
+        if draft.epoch > self._epoch + carry_on:
             raise ProtocolError(f"draft.epoch: {draft.epoch} has not begun; the session is in epoch {self._epoch}")
-        if block.start != self._known:
+        begins = draft.epoch > self._epoch
+        if begins and not self._first <= block.start <= self._known:
+            raise InvalidRequest(f"draft.block.start: {block.start}; epochs begin in [{self._first}, {self._known}]")
+        if not begins and block.start != self._known:
             raise InvalidRequest(f"draft.block.start: {block.start}, but the next token of this epoch is {self._known}")
         if not 0 < len(block.tokens) <= self._limits.max_block_tokens:
             raise InvalidRequest(
@@ -202,9 +217,11 @@ class Session:
         if (block.laws is not None) != self._admitted.acceptance.needs_laws:
             wanted = "needs the law of every asked token" if block.laws is None else "needs none; leave them out"
             raise InvalidRequest(f"draft.block.laws: the rule {self._admitted.acceptance} {wanted}")
+        if carry_on and block.featured.any():
+            raise InvalidRequest("draft.block.featured_mask: a session that carries on takes no features; send none")
         if self._tree is not None:
             raise ProtocolError("draft: a tree is unanswered; wait for its verdict")
-        if len(self._drafts) >= self._limits.max_in_flight:
+        if not begins and len(self._drafts) >= self._limits.max_in_flight:
             raise ProtocolError(f"draft: more than {self._limits.max_in_flight} unanswered drafts")
 
     def _check_tree(self, tree: TreeDraft) -> None:
@@ -214,6 +231,8 @@ class Session:
             raise ProtocolError("tree: another draft is unanswered; wait for its verdict")
         if self._admitted.acceptance != COUPLED:
             raise InvalidRequest(f"tree: the rule {self._admitted.acceptance} judges no trees; open with none")
+        if self._admitted.carry_on:
+            raise InvalidRequest("tree: a session that carries on has none; open without carry_on")
         if tree.start != self._known:
             raise InvalidRequest(f"tree.start: {tree.start}, but the next token of this epoch is {self._known}")
         most = min(self._limits.max_block_tokens, len(self._tokens) - self._known)
@@ -227,6 +246,16 @@ class Session:
         features[:] = 0
         features[block.featured] = block.features
         self._known = block.end
+
+    def _begin_epoch(self, start: int) -> None:
+        """The device takes back what it had sent from `start` on."""
+        while self._drafts:
+            self._answer_stale(self._drafts.popleft().draft)
+        self._known = start
+        self._decided = min(self._decided, start)
+        last_row = len(self._admitted.condition) + start - 1  # it predicts the token at `start`: it is wanted again
+        self._cached = min(self._cached, last_row) if start else 0
+        self._epoch += 1
 
     def _answer_stale(self, draft: Draft | TreeDraft) -> None:
         self._summary = replace(
@@ -251,6 +280,8 @@ class Session:
             wanted = np.array([self._known])
         else:
             wanted = np.concatenate([waiting.asked for waiting in self._drafts])
+            if self._admitted.carry_on:
+                wanted = wanted[wanted >= self._decided][: self._num_worth_judging]
         return self._segment(int(wanted[-1]), wanted)
 
     def _segment(self, end: int, wanted: NDArray[np.int64]) -> Segment:
@@ -285,6 +316,8 @@ class Session:
             self._walk(*self._tree, logits, started_ns, forward_ns)
         elif self._writing:
             self._write(logits[0], Cost(forward_ns, started_ns - self._queued_since, 1))
+        elif self._admitted.carry_on:
+            self._judge_and_carry_on(segment, logits, started_ns, forward_ns)
         else:
             self._judge(segment, logits, started_ns, forward_ns)
 
@@ -340,6 +373,60 @@ class Session:
                 num_corrections=self._summary.num_corrections + (correction is not None),
             )
         self._finish_if_answered()
+
+    @property
+    def _num_worth_judging(self) -> int:
+        """Questions that a pass takes up: fewer where most are corrected, since what follows must be judged again."""
+        confirmed_share = (self._summary.num_asked - self._summary.num_corrections + 1) / (self._summary.num_asked + 2)
+        return 1 + int(math.log(MIN_SURVIVAL) / math.log(confirmed_share))
+
+    def _judge_and_carry_on(
+        self, segment: Segment, logits: NDArray[np.float32], started_ns: int, forward_ns: int
+    ) -> None:
+        """Answer the questions of the pass up to the first correction; the next pass goes on behind it."""
+        row = dict(zip(segment.wanted.tolist(), logits, strict=True))  # position -> (V,)
+        waited_ns = started_ns - max(self._drafts[0].arrived_ns, self._queued_since)
+        self._unbilled += Cost(forward_ns, max(0, waited_ns), 1)
+        corrected = False
+        while self._drafts and not corrected:
+            draft, block = self._drafts[0].draft, self._drafts[0].draft.block
+            asked = [position for position in self._drafts[0].asked.tolist() if position in row]
+            if not asked:
+                break
+            outcome = verify(self._rule, row.__getitem__, asked, self._tokens.item)
+            correction = None
+            if outcome.corrected_at is not None and outcome.token is not None:
+                correction = self._put_right(outcome.corrected_at, outcome.token)
+            corrected = correction is not None
+            self._decided = 1 + (asked[-1] if correction is None else correction.position)
+            self._near_ties += outcome.near_ties
+            answered = self._decided == block.end
+            if answered:
+                self._drafts.popleft()
+            if answered or corrected:
+                self._send_part(Verdict(draft.epoch, self._decided, correction, partial=not answered))
+            self._summary = replace(
+                self._summary,
+                num_drafts=self._summary.num_drafts + answered,
+                num_asked=self._summary.num_asked + sum(position < self._decided for position in asked),
+                num_corrections=self._summary.num_corrections + corrected,
+            )
+            if not answered:
+                break
+        self._queued_since = perf_counter_ns()
+        self._finish_if_answered()
+
+    def _put_right(self, position: int, token: int) -> Correction:
+        """Put the cloud's token in the place of the drafted one; the drafts behind it stand, in the same epoch."""
+        self._tokens[position] = token
+        self._cached = min(self._cached, len(self._admitted.condition) + position)
+        return Correction(position, (token,), self._epoch)
+
+    def _send_part(self, verdict: Verdict) -> None:
+        """A verdict, with all that has come up since the last one."""
+        self._summary = replace(self._summary, cost=self._summary.cost + self._unbilled)
+        self._reply(replace(verdict, near_ties=self._near_ties, cost=self._unbilled))
+        self._unbilled, self._near_ties = Cost(), ()
 
     def _walk(
         self, tree: TreeDraft, arrived_ns: int, logits: NDArray[np.float32], started_ns: int, forward_ns: int

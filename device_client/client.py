@@ -22,6 +22,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from device_client.artifacts import ArtifactCache, default_cache
+from device_client.carried import CarriedTrack
 from device_client.decoder import NAME as DECODER
 from device_client.decoder import Decoder
 from device_client.drafter import NAME as DRAFTER
@@ -146,7 +147,8 @@ class Client:
         prefix_rate: float | None = None,
         acceptance: str = "coupled",
         tree_nodes: int = 0,
-        send_features: bool = True,
+        send_features: bool = False,
+        carry_on: bool | None = None,
         timeout_s: float = 60.0,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Result:
@@ -165,7 +167,10 @@ class Client:
         classic, relaxed, so that it has not even the law. The last two send 2·V bytes with each asked token.
         tree_nodes: in mode "lossless" with the coupled rule, draft trees of so many nodes in place of a chain (0), and
         wait for each answer; `depth` and `max_ahead` have no meaning then.
-        send_features: tell the cloud how sure the device was of its own tokens (paper).
+        send_features: tell the cloud how sure the device was of its own tokens (paper; no gain in measured quality, and
+        what was asked behind a correction must then be asked again).
+        carry_on: behind a correction the cloud goes on with what was drafted there (ours): the same picture with fewer
+        round trips. By default wherever it can be: with the coupled rule, on a chain, without features.
         timeout_s: for the whole picture, waiting for other threads' pictures included.
 
         Raises InvalidRequest (names the value), Busy, TimedOut, Unavailable, PairMismatch, ProtocolError; what was
@@ -191,10 +196,13 @@ class Client:
                 acceptance=_acceptance(chosen, acceptance, manifest),
             )
             num_nodes = _num_tree_nodes(chosen, tree_nodes, request.acceptance, info.limits)
+            chain = num_nodes == 0 and request.acceptance == COUPLED
+            request = replace(request, carry_on=_carry_on(chosen, carry_on, can=chain and not send_features))
             limits = _fitting(info.limits, request.acceptance, manifest)
             chosen_gate = bounded(_gate(chosen, gate, manifest), limits.max_block_tokens)
             pair = self._pair(manifest, deadline)
-            track = Track(manifest.num_tokens, manifest.vocab_size, manifest.feature_dim, send_features=send_features)
+            sizes = manifest.num_tokens, manifest.vocab_size, manifest.feature_dim
+            track = CarriedTrack(*sizes) if request.carry_on else Track(*sizes, send_features=send_features)
             report = _reporter(on_progress, pair.decoder)
             ready = perf_counter()
             try:
@@ -360,6 +368,16 @@ def _acceptance(mode: Mode, spec: str, manifest: Manifest) -> Acceptance:
     if mode not in _ASKING and acceptance != COUPLED:
         raise InvalidRequest(f"acceptance: mode {mode.value!r} asks the cloud nothing; leave it out")
     return acceptance
+
+
+def _carry_on(mode: Mode, value: bool | None, *, can: bool) -> bool:
+    if mode not in _ASKING:
+        can = False
+    if value and not can:
+        raise InvalidRequest(
+            "carry_on: needs mode 'ciar' or 'lossless', acceptance 'coupled', no tree_nodes and no send_features"
+        )
+    return can if value is None else value
 
 
 def _num_tree_nodes(mode: Mode, value: int, acceptance: Acceptance, limits: Limits) -> int:

@@ -58,6 +58,8 @@ class Request:
     """Most guesses past the final tokens."""
     acceptance: Acceptance = COUPLED
     """How the cloud judges what it is asked about."""
+    carry_on: bool = False
+    """Whether the cloud goes on behind a correction; for a `CarriedTrack`."""
 
 
 @dataclass(slots=True)
@@ -154,6 +156,11 @@ class Loop:
         track.add_draft(token, proposal.scores, proposal.feature, asked=asked, law=law)
 
     def _ask(self, session: Session) -> None:
+        """Send what is asked about; where the cloud carries on, when it has nothing else or the device can do no more."""
+        if not (self._request.carry_on and self._track.num_awaited and self._may_draft):
+            self._send_questions(session)
+
+    def _send_questions(self, session: Session) -> None:
         """Send what is asked about, as long as not too many questions are open."""
         track = self._track
         while track.num_awaited < self._request.depth and track.num_in_flight < self._limits.max_in_flight:
@@ -170,6 +177,8 @@ class Loop:
                 return
             if not isinstance(frame, Verdict):
                 raise ProtocolError(f"server: {type(frame).__name__} in place of a verdict")
+            if self._request.carry_on:
+                self._send_questions(session)  # void or not, the cloud can use what is drafted
             void_from = self._track.settle(frame)
             if void_from is not None:
                 self._gate.rollback(void_from)
@@ -188,6 +197,7 @@ class Loop:
                 request.file_digests,
                 self._track.history(),
                 request.acceptance,
+                request.carry_on,
             )
         )
         opened = self._expect(session, Opened)

@@ -250,12 +250,15 @@ class Track:
     def _put(self, start: int, tokens: tuple[int, ...], decision: Decision) -> None:
         if not tokens:
             return
+        self._require_tokens(start, tokens)
+        self.tokens[start : start + len(tokens)] = tokens
+        self.decisions[start : start + len(tokens)] = [decision] * len(tokens)
+
+    def _require_tokens(self, start: int, tokens: tuple[int, ...]) -> None:
         if start + len(tokens) > self.num_tokens:
             raise ProtocolError(f"tokens: {len(tokens)} from {start} on are more than a picture of {self.num_tokens}")
         if not 0 <= min(tokens) <= max(tokens) < self.vocab_size:
             raise ProtocolError(f"tokens: ids in [{min(tokens)}, {max(tokens)}] of a vocabulary of {self.vocab_size}")
-        self.tokens[start : start + len(tokens)] = tokens
-        self.decisions[start : start + len(tokens)] = [decision] * len(tokens)
 
     def _continue_at(self, position: int) -> None:
         self.committed_end = self.drafted_end = self._sent_end = position

@@ -55,6 +55,7 @@ def encode_device_frame(frame: DeviceFrame) -> pb.CollaborateRequest:
                     file_digests=frame.file_digests,
                     history=encode_block(frame.history),
                     acceptance=_encode_acceptance(frame.acceptance),
+                    carry_on=frame.carry_on,
                 )
             )
         case TreeDraft():
@@ -82,6 +83,7 @@ def decode_device_frame(message: pb.CollaborateRequest, feature_dim: int) -> Dev
                 file_digests=dict(message.open.file_digests),
                 history=decode_block(message.open.history, feature_dim, "open.history"),
                 acceptance=_decode_acceptance(message.open),
+                carry_on=message.open.carry_on,
             )
         case "tree":
             return _decode_tree(message.tree)
@@ -324,6 +326,7 @@ def _encode_verdict(verdict: Verdict) -> pb.Verdict:
         correction=correction,
         near_ties=verdict.near_ties,
         cost=_encode_cost(verdict.cost),
+        partial=verdict.partial,
     )
 
 
@@ -342,6 +345,7 @@ def _decode_verdict(message: pb.Verdict) -> Verdict:
         stale=message.stale,
         near_ties=tuple(message.near_ties),
         cost=_decode_cost(message.cost),
+        partial=message.partial,
     )
 
 

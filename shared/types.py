@@ -129,6 +129,8 @@ class Open:
     file_digests: dict[str, str]
     history: Block
     acceptance: Acceptance = COUPLED
+    carry_on: bool = False
+    """Whether the cloud goes on behind a correction with what was drafted there; then the device begins epochs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """The cloud's own tokens from an asked position on; a new epoch begins after them."""
+    """The cloud's own tokens from an asked position on; unless the cloud carries on, a new epoch begins after them."""
 
     position: int
     tokens: tuple[int, ...]
@@ -196,6 +198,8 @@ class Verdict:
     stale: bool = False
     near_ties: tuple[int, ...] = ()
     cost: Cost = field(default_factory=Cost)
+    partial: bool = False
+    """More verdicts on this draft will follow."""
 
 
 @dataclass(frozen=True, slots=True)

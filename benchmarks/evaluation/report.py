@@ -23,7 +23,7 @@ CLOUD = "cloud"
 NAMES = {"uncertainty": "U = Ω·Σ", "ambiguity": "Ω", "disparity": "Σ", ORACLE: "*oracle (knows the TV)*"}
 """Scores that are told by another name."""
 CONTEXTS = {
-    CIAR: "in the collaboration: after what device and cloud had committed, with interval features",
+    CIAR: "in the collaboration: after what device and cloud had committed",
     CLOUD: "teacher-forced: on sequences that the cloud wrote alone",
 }
 """Play -> what its table is about, for the plays whose scores are reported."""

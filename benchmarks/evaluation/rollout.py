@@ -48,7 +48,7 @@ class Play:
     name: str
     gate: str
     """As `make_gate` reads it."""
-    send_features: bool = True
+    send_features: bool = False
     """Whether the cloud gets the interval features of tokens that the device decided."""
 
 
@@ -62,8 +62,8 @@ def plays(manifest: Manifest, gate: str | None = None) -> tuple[Play, ...]:
     return (
         Play("cloud", "always"),
         Play("ciar", chosen),
-        Play("ciar, no features", chosen, send_features=False),
-        Play("device", "never", send_features=False),
+        Play("ciar, features", chosen, send_features=True),
+        Play("device", "never"),
     )
 
 
@@ -201,7 +201,7 @@ class _Lane:
         self._drafter = pair.drafters[slot]
         self._drafter.reset(self._condition.tolist())
         self._gate: Gate = bounded(make_gate(play.gate, manifest), Limits().max_block_tokens)
-        self._doubts = _doubts(manifest.vocab_size, picture.seed)
+        self._doubts = _doubts(manifest, picture.seed)
         num_tokens = manifest.num_tokens
         self.columns: dict[str, NDArray[Any]] = {
             "tokens": np.zeros(num_tokens, np.int64),
@@ -270,15 +270,15 @@ class _Lane:
             scores[name][position] = doubt(position, proposal.scores)
 
 
-def _doubts(vocab_size: int, seed: int) -> dict[str, Doubt]:
+def _doubts(manifest: Manifest, seed: int) -> dict[str, Doubt]:
     """What the gate is compared to."""
-    sets = {f"set of {size}": outside_set(size) for size in set_sizes(vocab_size)}
+    sets = {f"set of {size}": outside_set(size) for size in set_sizes(manifest.vocab_size)}
     return {
         "entropy": entropy,
         "max probability": max_probability,
         "margin": margin,
         **sets,
-        "random": random_doubt(seed ^ _RANDOM_STREAM),
+        "random": random_doubt(seed ^ _RANDOM_STREAM, manifest.num_tokens),
     }
 
 

@@ -65,9 +65,9 @@ def test_code_lets_the_cloud_write_its_share_and_device_none(
     assert code.traffic.num_asked == device.traffic.num_asked == 0
 
 
-def test_without_features_no_feature_is_sent(cloud: FakeCloud, setting: Setting, tmp_path: Path) -> None:
+def test_only_with_features_are_features_sent(cloud: FakeCloud, setting: Setting, tmp_path: Path) -> None:
     with Client(transport=cloud, cache_dir=tmp_path) as client:
-        for name, any_sent in (("no-features", False), ("ciar", True)):
+        for name, any_sent in (("ciar", False), ("go-back", False), ("features", True)):
             # U of the tiny drafter hardly varies; a gate that mixes own decisions and questions takes its place.
             method = replace(find_method(name), gate=find_method("random:0.5").gate)
             method.draw(client, "prompt", 0, setting, timeout_s=60)
@@ -98,7 +98,7 @@ def test_gates_take_the_common_share_or_their_own(setting: Setting) -> None:
 
     assert gate_name("ciar") == "calibrated:0.3"
     assert gate_name("ciar:0.1") == "calibrated:0.1"
-    assert gate_name("no-features") == gate_name("ahead") == gate_name("ciar")
+    assert gate_name("features") == gate_name("go-back") == gate_name("ciar")
     assert gate_name("certified:2") == "certified:2"
     assert float(gate_name("certified").partition(":")[2]) == pytest.approx(0.7 * 16 * 0.35)  # Ω/2 is even in [0, 0.7]
 

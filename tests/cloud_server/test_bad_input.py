@@ -94,6 +94,11 @@ BAD_OPENS: dict[str, tuple[dict[str, object], grpc.StatusCode, str]] = {
         INVALID,
         "open.acceptance.lantern.num_neighbours: 64; a token has 63",
     ),
+    "carrying on with a rule that looks at drafts": (
+        {"acceptance": Classic(), "carry_on": True},
+        INVALID,
+        "open.carry_on: the rule classic depends on drafts",
+    ),
     "more mass than there is": ({"acceptance": Lantern(1, 1.5)}, INVALID, "open.acceptance.lantern.max_mass: must be"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,120 @@ def test_a_correction_makes_the_drafts_behind_it_stale() -> None:
     assert [plain(frame) for frame in table.settle()] == [(0, 5, None, True)]
     table.draft(OWN[5:T], 5, epoch=1)
     assert [plain(frame) for frame in table.settle()] == [(1, T, None, False)]
+
+
+@dataclass
+class Device:
+    """What a device knows of a session that carries on: what it sent in this epoch, and what it was answered."""
+
+    table: Table
+    tokens: list[int]
+    epoch: int = 0
+
+    def send(self, drafted: list[int], start: int, *, new_epoch: bool = False) -> None:
+        self.epoch += new_epoch
+        self.tokens[start:] = drafted
+        self.table.draft(drafted, start, self.epoch)
+
+    def read(self) -> list[Verdict]:
+        verdicts = [frame for frame in self.table.settle() if isinstance(frame, Verdict)]
+        for verdict in verdicts:
+            if verdict.correction is not None and verdict.epoch == self.epoch:
+                self.tokens[verdict.correction.position] = verdict.correction.tokens[0]
+        return verdicts
+
+
+def test_the_cloud_carries_on_behind_a_correction() -> None:
+    table = Table(write_until=3, carry_on=True)
+    table.settle()
+    device = Device(table, OWN[:3])
+    device.send([OWN[3], wrong(4), OWN[5], wrong(6), OWN[7]], 3)
+    verdicts = device.read()
+    assert [plain(verdict) for verdict in verdicts] == [
+        (0, 5, Correction(4, (OWN[4],), 0), False),
+        (0, 7, Correction(6, (OWN[6],), 0), False),
+        (0, 8, None, False),
+    ]
+    assert [verdict.partial for verdict in verdicts] == [True, True, False]
+    assert device.tokens == OWN[:8]
+    device.send(OWN[8:T], 8)  # the epoch goes on
+    assert [plain(verdict) for verdict in device.read()] == [(0, T, None, False)]
+    table.session.receive(Finish())
+    (summary,) = table.settle()
+    assert isinstance(summary, Summary)
+    assert (summary.num_drafts, summary.num_stale_drafts, summary.num_asked) == (2, 0, 5 + T - 8)
+    assert summary.num_corrections == 2
+    assert summary.cost.num_passes == len(table.runner.passes)
+
+
+def test_a_correction_of_the_last_token_ends_the_draft() -> None:
+    table = Table(write_until=3, carry_on=True)
+    table.settle()
+    table.draft([wrong(3)], 3)
+    (verdict,) = table.settle()
+    assert plain(verdict) == (0, 4, Correction(3, (OWN[3],), 0), False)
+    assert isinstance(verdict, Verdict)
+    assert not verdict.partial
+
+
+def test_a_new_epoch_takes_back_what_was_sent() -> None:
+    table = Table(write_until=3, carry_on=True)
+    table.settle()
+    table.draft(OWN[3:5], 3)
+    table.step()
+    table.draft([0, 0], 5)
+    table.draft([0], 7)
+    table.draft(OWN[6:8], 6, epoch=1, asked=[1])  # not judged: position 5 was taken for decided
+    frames = table.settle()
+    assert [plain(frame)[3] for frame in frames] == [False, True, True, False]
+    table.draft(OWN[4:T][:8], 4, epoch=2)
+    assert [plain(frame)[2] for frame in table.settle()] == [None]
+    table.draft(OWN[3:T][:8], 3, epoch=3)  # back to the first draft's first token
+    assert [plain(frame) for frame in table.settle()] == [(3, 11, None, False)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "sentence"),
+    [
+        ({"epoch": 2}, ProtocolError, r"^draft\.epoch: 2 has not begun; the session is in epoch 0"),
+        ({"epoch": 1, "start": 2}, InvalidRequest, r"^draft\.block\.start: 2; epochs begin in \[3, 5\]"),
+        ({"epoch": 1, "start": 6}, InvalidRequest, r"^draft\.block\.start: 6; epochs begin in \[3, 5\]"),
+        ({"start": 4}, InvalidRequest, r"^draft\.block\.start: 4, but the next token of this epoch is 5"),
+        ({"tokens": [1, 1], "features": {0: 1.0}, "asked": [1]}, InvalidRequest, "takes no features; send none"),
+    ],
+)
+def test_bad_drafts_where_the_cloud_carries_on(
+    changes: dict[str, Any], error: type[CiarError], sentence: str
+) -> None:
+    table = Table(write_until=3, carry_on=True)
+    table.settle()
+    table.draft(OWN[3:5], 3)
+    with pytest.raises(error, match=sentence):
+        table.draft(**({"tokens": [1], "start": 5, "epoch": 0} | changes))
+
+
+def test_random_drafts_end_in_the_clouds_own_picture_where_it_carries_on() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        prefix = int(rng.integers(0, T))
+        table = Table(write_until=prefix, carry_on=True)
+        table.settle()
+        device = Device(table, OWN[:prefix])
+        while len(device.tokens) < T or device.tokens != OWN:
+            known = next((t for t in range(prefix, len(device.tokens)) if device.tokens[t] != OWN[t]), None)
+            start = len(device.tokens)
+            if known is not None or start == T or (start > prefix and rng.random() < 0.3):
+                start, new_epoch = int(rng.integers(prefix, start + 1)) if known is None else known, True
+            else:
+                new_epoch = False
+            if start == T:
+                continue
+            end = int(rng.integers(start + 1, min(T, start + 8) + 1))
+            drafted = [OWN[t] if rng.random() < 0.7 else int(rng.integers(V)) for t in range(start, end)]
+            device.send(drafted, start, new_epoch=new_epoch)
+            verdicts = device.read()
+            assert [verdict.partial for verdict in verdicts] == [True] * (len(verdicts) - 1) + [False]
+            assert device.tokens == OWN[: len(device.tokens)]
 
 
 def test_random_drafts_end_in_the_clouds_own_picture() -> None:

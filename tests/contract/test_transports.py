@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from device_client.carried import CarriedTrack
 from device_client.drafter import Proposal
 from device_client.gates import AlwaysAsk, FixedThreshold, Gate, NeverAsk, Scores, bounded
 from device_client.loop import Loop, Request
@@ -62,8 +63,10 @@ def draw(transport: Transport, manifest: Manifest, gate: Gate, **changes: object
         depth=int(values["depth"]),  # type: ignore[call-overload]
         max_ahead=int(values["max_ahead"]),  # type: ignore[call-overload]
         acceptance=values.get("acceptance", COUPLED),  # type: ignore[arg-type]
+        carry_on=bool(values.get("carry_on", False)),
     )
-    track = Track(manifest.num_tokens, manifest.vocab_size, manifest.feature_dim)
+    sizes = manifest.num_tokens, manifest.vocab_size, manifest.feature_dim
+    track = CarriedTrack(*sizes) if request.carry_on else Track(*sizes, send_features=bool(values.get("features", 1)))
     num_nodes = int(values.get("num_nodes", 0))  # type: ignore[call-overload]
     loop_of = partial(TreeLoop, num_nodes=num_nodes) if num_nodes else Loop
     loop_of(
@@ -110,6 +113,24 @@ def test_a_closed_gate_commits_what_the_cloud_writes_alone(transport: Transport,
         sampling = Sampling(seed=seed, guidance=1.5)
         alone = [token for part, _ in transport.generate(PROMPT, sampling, (), 60) for token in part.tokens]
         assert draw(transport, manifest, AlwaysAsk(), seed=seed).tokens.tolist() == alone
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_carrying_on_commits_the_same_on_both_transports(
+    transport: Transport, manifest: Manifest, tiny_bundle: Path, depth: int
+) -> None:
+    in_process = InProcessTransport(tiny_bundle)
+    num_saved = 0
+    for seed in range(6):
+        for gate in (AlwaysAsk(), FixedThreshold(0.5)):
+            going_back = draw(in_process, manifest, gate, seed=seed, depth=1, features=False)
+            carrying_on = draw(transport, manifest, gate, seed=seed, depth=depth, carry_on=True)
+            assert carrying_on.tokens.tolist() == going_back.tokens.tolist()
+            assert carrying_on.decisions == going_back.decisions
+            assert carrying_on.num_corrections == going_back.num_corrections > 0
+            num_saved += going_back.num_requests - carrying_on.num_requests
+    in_process.close()
+    assert num_saved > 0
 
 
 @pytest.mark.parametrize("acceptance", [Classic(), Lantern(5, 0.2)], ids=str)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from device_client import loop
+from device_client.carried import CarriedTrack
 from device_client.gates import AlwaysAsk, Gate, NeverAsk, bounded, make_gate
 from device_client.loop import Loop, Request
 from device_client.result import Decision
@@ -45,8 +46,10 @@ def draw(
     retry: RetryPolicy = QUICK,
     acceptance: Acceptance = COUPLED,
     temperature: float = 1.0,
+    carry_on: bool = False,
 ) -> tuple[Track, Loop]:
-    track = Track(manifest.num_tokens, manifest.vocab_size, manifest.feature_dim, send_features=send_features)
+    sizes = manifest.num_tokens, manifest.vocab_size, manifest.feature_dim
+    track = CarriedTrack(*sizes) if carry_on else Track(*sizes, send_features=send_features)
     request = Request(
         "x",
         Sampling(seed=seed, temperature=temperature),
@@ -55,6 +58,7 @@ def draw(
         depth=depth,
         max_ahead=max_ahead,
         acceptance=acceptance,
+        carry_on=carry_on,
     )
     drawing = Loop(
         request,
@@ -92,13 +96,15 @@ def test_a_closed_gate_gives_the_clouds_own_picture(
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**64 - 1), delays=delays, depth=st.integers(1, 6), max_ahead=st.integers(1, 20),
-    agreement=st.floats(0, 1), write_ahead=st.integers(1, 4),
+    agreement=st.floats(0, 1), write_ahead=st.integers(1, 4), carry_on=st.booleans(),
 )  # fmt: skip
 def test_lossless_whatever_drafter_depth_and_delay(
-    manifest: Manifest, seed: int, delays: list[int], depth: int, max_ahead: int, agreement: float, write_ahead: int
-) -> None:
+    manifest: Manifest, seed: int, delays: list[int], depth: int, max_ahead: int, agreement: float, write_ahead: int,
+    carry_on: bool,
+) -> None:  # fmt: skip
     cloud = FakeCloud(manifest, delays=delays, write_ahead=write_ahead)
-    track, _ = draw(manifest, cloud, AlwaysAsk(), seed=seed, depth=depth, max_ahead=max_ahead, agreement=agreement)
+    how = {"depth": depth, "max_ahead": max_ahead, "agreement": agreement, "carry_on": carry_on}
+    track, _ = draw(manifest, cloud, AlwaysAsk(), seed=seed, **how)  # type: ignore[arg-type]
     assert tuple(track.tokens.tolist()) == cloud.model.picture(Sampling(seed=seed))
 
 
@@ -119,6 +125,29 @@ def test_one_seed_one_picture_whatever_the_network_does(
     one, _ = draw(manifest, quiet, spec, depth=1, max_ahead=1, **same)  # type: ignore[arg-type]
     other, _ = draw(manifest, noisy, spec, depth=depth, max_ahead=max_ahead, **same)  # type: ignore[arg-type]
     assert decided(one) == decided(other)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    spec=gate_specs, seed=st.integers(0, 1000), delays=delays, depth=st.integers(1, 6), max_ahead=st.integers(1, 20),
+    block=st.integers(1, 8), agreement=st.floats(0, 1), failures=st.sets(st.integers(0, 30), max_size=3),
+)  # fmt: skip
+def test_carrying_on_gives_the_same_picture_decision_by_decision(
+    manifest: Manifest, spec: str, seed: int, delays: list[int], depth: int, max_ahead: int, block: int,
+    agreement: float, failures: set[int],
+) -> None:  # fmt: skip
+    limits = Limits(max_block_tokens=block, max_in_flight=3)
+    same = {"seed": seed, "send_features": False, "agreement": agreement}
+    going_back, _ = draw(manifest, FakeCloud(manifest, limits=limits), spec, depth=1, **same)  # type: ignore[arg-type]
+    cloud = FakeCloud(
+        manifest, limits=limits, delays=delays, failures={number: Unavailable("gone") for number in failures}
+    )
+    patient = RetryPolicy(first_pause_s=0, longest_pause_s=0, give_up_after_s=10)
+    how = {"depth": depth, "max_ahead": max_ahead, "carry_on": True, "retry": patient, **same}
+    carrying_on, _ = draw(manifest, cloud, spec, **how)  # type: ignore[arg-type]
+    assert decided(carrying_on) == decided(going_back)
+    if not failures:
+        assert carrying_on.num_corrections == going_back.num_corrections
 
 
 @settings(max_examples=100, deadline=None)

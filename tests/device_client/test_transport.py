@@ -104,7 +104,7 @@ def test_both_transports_draw_the_same(
 
 
 def test_a_lost_stream_is_taken_up_again(start_server: StartServer, tmp_path: Path) -> None:
-    address, servicer = start_server(failures={4: Unavailable("gone"), 9: Busy("full", 1)})
+    address, servicer = start_server(failures={2: Unavailable("gone"), 4: Busy("full", 1)})
     with Client(address, cache_dir=tmp_path, retry=QUICK) as client:
         result = client.generate("x", seed=6, mode="lossless")
     assert result.tokens == servicer.cloud.model.picture(Sampling(seed=6))

@@ -75,6 +75,7 @@ DEVICE_FRAMES = st.one_of(
         file_digests=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
         history=blocks(),
         acceptance=ACCEPTANCES,
+        carry_on=st.booleans(),
     ),
     st.builds(Draft, U32, blocks()),
     st.builds(
@@ -94,7 +95,7 @@ CORRECTIONS = st.builds(Correction, U32, st.lists(U32, min_size=1, max_size=4).m
 CLOUD_FRAMES = st.one_of(
     st.builds(Opened, st.text(max_size=20), IDS),
     st.builds(Written, U32, IDS, IDS, COSTS),
-    st.builds(Verdict, U32, U32, st.none() | CORRECTIONS, st.booleans(), IDS, COSTS),
+    st.builds(Verdict, U32, U32, st.none() | CORRECTIONS, st.booleans(), IDS, COSTS, st.booleans()),
     st.builds(Summary, COSTS, U32, U32, U32, U32, U32),
 )
 

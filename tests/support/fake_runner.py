@@ -98,6 +98,7 @@ def admitted(
     chunk: int = T,
     collaborative: bool = True,
     acceptance: Acceptance = COUPLED,
+    carry_on: bool = False,
 ) -> Admitted:
     return Admitted(
         session_id=session_id,
@@ -108,6 +109,7 @@ def admitted(
         chunk=chunk,
         collaborative=collaborative,
         acceptance=acceptance,
+        carry_on=carry_on,
     )
 
 

@@ -72,6 +72,7 @@ class RawClient:
         file_digests: dict[str, str] | None = None,
         history: Block | None = None,
         acceptance: Acceptance = COUPLED,
+        carry_on: bool = False,
     ) -> Open:
         """An Open that any server of the bundle takes."""
         return Open(
@@ -81,6 +82,7 @@ class RawClient:
             file_digests=self.manifest.device_digests() if file_digests is None else file_digests,
             history=history or Block.empty(self.manifest.feature_dim),
             acceptance=acceptance,
+            carry_on=carry_on,
         )
 
     def opened(self, **open_fields: object) -> Conversation:

@@ -28,7 +28,7 @@ PICTURES = (
 
 def test_equal_laws_have_no_distance_and_give_the_clouds_own_tokens() -> None:
     own = roll_out(fake_pair(), three(), Play("cloud", "always"), SAMPLING)
-    table = roll_out(fake_pair(), three(), Play("device", "never", send_features=False), SAMPLING)
+    table = roll_out(fake_pair(), three(), Play("device", "never"), SAMPLING)
     drafted = table.tv[:, table.num_prefix :]
     assert drafted.shape == (3, T - 3)
     assert (drafted == 0).all()
@@ -42,7 +42,7 @@ def test_equal_laws_have_no_distance_and_give_the_clouds_own_tokens() -> None:
 def test_the_distance_is_that_of_the_sampled_laws_after_what_was_committed() -> None:
     pair = fake_pair(sharpness=0.3)
     sampling = Sampling(temperature=0.7, top_k=5)
-    table = roll_out(pair, three(), Play("device", "never", send_features=False), sampling)
+    table = roll_out(pair, three(), Play("device", "never"), sampling)
     tokens, position = table.tokens[2], 9
     p_logits = fake_law(pair.vocabulary.encode("red heart"), tokens[:position], np.zeros((position, R), np.float32))
     p, q = law(p_logits, sampling), law(np.float32(0.3) * p_logits, sampling)
@@ -59,10 +59,10 @@ def test_only_locally_decided_tokens_carry_features_and_only_if_they_are_sent() 
         segments = [segment for (segment,) in pair.runner.passes]  # type: ignore[attr-defined]
         return [segment.features is not None for segment in segments]
 
-    with_features = features(Play("ciar", "threshold:0.5"))
+    with_features = features(Play("ciar, features", "threshold:0.5", send_features=True))
     # The segment of position t brings token t − 1; odd positions from 3 on were decided by the device.
     assert with_features == [t - 1 >= 3 and (t - 1) % 2 == 1 for t in range(T)]
-    assert not any(features(Play("ciar, no features", "threshold:0.5", send_features=False)))
+    assert not any(features(Play("ciar", "threshold:0.5")))
 
 
 def test_asked_tokens_are_the_clouds_and_the_others_the_devices() -> None:
@@ -103,7 +103,7 @@ def pair() -> Pair:
     return load_pair(EMBEDDED_BUNDLE, num_lanes=len(PICTURES))
 
 
-@pytest.mark.parametrize("name", ["cloud", "ciar", "ciar, no features", "device"])
+@pytest.mark.parametrize("name", ["cloud", "ciar", "ciar, features", "device"])
 def test_tokens_are_those_of_the_real_client(client: Client, pair: Pair, name: str) -> None:
     play = next(play for play in plays(pair.manifest) if play.name == name)
     table = roll_out(pair, PICTURES, play, default_sampling(pair.manifest))

@@ -42,7 +42,7 @@ def test_another_setting_is_another_file(tmp_path: Path, what: str) -> None:
         case "gate":
             play = Play("ciar", "threshold:0.25")
         case "features":
-            play = Play("ciar", "threshold:0.5", send_features=False)
+            play = Play("ciar", "threshold:0.5", send_features=True)
         case "pictures":
             pictures = pictures[:2]
         case "sampling":

@@ -151,7 +151,7 @@ class CollaborateResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., prefix: _Optional[_Union[Prefix, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., summary: _Optional[_Union[Summary, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("prompt", "sampling", "num_prefix_tokens", "file_digests", "history", "acceptance")
+    __slots__ = ("prompt", "sampling", "num_prefix_tokens", "file_digests", "history", "acceptance", "carry_on")
     class FileDigestsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -165,13 +165,15 @@ class Open(_message.Message):
     FILE_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
+    CARRY_ON_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     sampling: Sampling
     num_prefix_tokens: int
     file_digests: _containers.ScalarMap[str, str]
     history: Block
     acceptance: Acceptance
-    def __init__(self, prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., num_prefix_tokens: _Optional[int] = ..., file_digests: _Optional[_Mapping[str, str]] = ..., history: _Optional[_Union[Block, _Mapping]] = ..., acceptance: _Optional[_Union[Acceptance, _Mapping]] = ...) -> None: ...
+    carry_on: bool
+    def __init__(self, prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., num_prefix_tokens: _Optional[int] = ..., file_digests: _Optional[_Mapping[str, str]] = ..., history: _Optional[_Union[Block, _Mapping]] = ..., acceptance: _Optional[_Union[Acceptance, _Mapping]] = ..., carry_on: bool = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session_id", "condition")
@@ -214,20 +216,22 @@ class TreeDraft(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., start: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., parents: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("epoch", "stale", "verified_through", "correction", "near_ties", "cost")
+    __slots__ = ("epoch", "stale", "verified_through", "correction", "near_ties", "cost", "partial")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STALE_FIELD_NUMBER: _ClassVar[int]
     VERIFIED_THROUGH_FIELD_NUMBER: _ClassVar[int]
     CORRECTION_FIELD_NUMBER: _ClassVar[int]
     NEAR_TIES_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     stale: bool
     verified_through: int
     correction: Correction
     near_ties: _containers.RepeatedScalarFieldContainer[int]
     cost: Cost
-    def __init__(self, epoch: _Optional[int] = ..., stale: bool = ..., verified_through: _Optional[int] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., near_ties: _Optional[_Iterable[int]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ...) -> None: ...
+    partial: bool
+    def __init__(self, epoch: _Optional[int] = ..., stale: bool = ..., verified_through: _Optional[int] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., near_ties: _Optional[_Iterable[int]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., partial: bool = ...) -> None: ...
 
 class Correction(_message.Message):
     __slots__ = ("position", "tokens", "next_epoch")
