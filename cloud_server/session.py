@@ -38,8 +38,7 @@ from shared.types import (
 )
 
 MIN_SURVIVAL = 0.1
-"""Where the cloud carries on, a question is judged beside those before it if all of those stand with this chance (ours).
-"""
+"""Where the cloud carries on, a question is judged together with those before it if they all stand with this chance."""
 
 Reply = Callable[[CloudFrame | CiarError], None]
 """Where a session's frames go; called from the engine's thread. An error ends the session."""

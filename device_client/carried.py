@@ -23,7 +23,6 @@ from device_client.track import Track
 from shared.errors import ProtocolError
 from shared.types import Block, Correction, Verdict
 
-
 REFILL = 16
 """Where the cloud has fewer tokens than this before it, more are drafted for it (ours)."""
 

@@ -156,7 +156,7 @@ class Loop:
         track.add_draft(token, proposal.scores, proposal.feature, asked=asked, law=law)
 
     def _ask(self, session: Session) -> None:
-        """Send what is asked about; where the cloud carries on, when it has nothing else or the device can do no more."""
+        """Send what is asked about; where the cloud carries on, when it has nothing else or no more can be drafted."""
         if not (self._request.carry_on and self._track.num_awaited and self._may_draft):
             self._send_questions(session)
 

@@ -7,7 +7,9 @@ settings, the same gates with the same calibration.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 from benchmarks.commands import describe
 from benchmarks.machine import Placement
@@ -16,8 +18,50 @@ from benchmarks.scale.replay import ASKING
 from benchmarks.scale.trace import Record, Trace
 from benchmarks.stage import TIMEOUT_S, Stage
 from device_client import Client, LocalServer
+from device_client.transport import GrpcTransport, Session, Transport
+from shared.types import CloudFrame, DeviceFrame, Draft, Open, Verdict
 
 SEED = 0
+
+
+class Tap:
+    """A transport that notes of the last stream which of the sent tokens the cloud replaced, and where epochs began."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.corrected: dict[int, bool] = {}
+        self.forks: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def collaborate(self, timeout_s: float) -> Session:
+        self.corrected, self.forks = {}, []
+        return cast(Session, _TappedSession(self._transport.collaborate(timeout_s), self))
+
+
+class _TappedSession:
+    def __init__(self, session: Session, tap: Tap) -> None:
+        self._session, self._tap, self._epoch, self._carries_on = session, tap, 0, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def send(self, frame: DeviceFrame) -> None:
+        if isinstance(frame, Draft):
+            if frame.epoch > self._epoch and self._carries_on:
+                self._tap.forks.append(frame.block.start)
+            self._epoch = frame.epoch
+            self._tap.corrected |= {int(p): False for p in frame.block.start + frame.block.asked.nonzero()[0]}
+        if isinstance(frame, Open):
+            self._carries_on = frame.carry_on
+        self._session.send(frame)
+
+    def receive(self, timeout_s: float) -> CloudFrame | None:
+        frame = self._session.receive(timeout_s)
+        if isinstance(frame, Verdict) and frame.epoch == self._epoch and frame.correction is not None:
+            self._tap.corrected[frame.correction.position] = True
+        return frame
 
 
 def record(
@@ -36,7 +80,8 @@ def record(
     with (
         LocalServer(bundle, arguments=("--threads", "1")) as server,
         Stage(server.address, Placement(None, None, None), ()) as stage,
-        Client(server.address) as client,
+        closing(Tap(GrpcTransport(server.address))) as tap,
+        Client(transport=tap) as client,
     ):
         manifest = stage.info().manifest
         setting = Setting(manifest, manifest.defaults.ask_share, stage.calibrate(asking, calibration))
@@ -45,7 +90,7 @@ def record(
             for name, method in asking.items():
                 show(f"recording: {name}", len(records))
                 result = method.draw(client, prompt, SEED, setting, timeout_s=TIMEOUT_S)
-                records.append(Record.of(name, prompt, result.decisions))
+                records.append(Record.of(name, prompt, result.decisions, tap.corrected, tap.forks))
     pair = describe(manifest)
     return Trace(
         pair=f"{pair['name']} {pair['version']}, digest {pair['digest']}",

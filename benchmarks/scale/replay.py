@@ -29,13 +29,17 @@ ASKING = (Mode.CIAR, Mode.LOSSLESS)
 
 
 class TraceGate:
-    """Asks where a record says so."""
+    """Asks where a record says so, but at a fork only when it is drafted anew, so that it is a fork again."""
 
     def __init__(self, record: Record) -> None:
         self.name = f"trace of {record.method}"
         self._asked = record.asked.tolist()
+        self._forks = set(record.forks)
 
     def ask(self, position: int, scores: Scores) -> bool:
+        if position in self._forks:
+            self._forks.remove(position)
+            return not self._asked[position]
         return self._asked[position]
 
     def rollback(self, position: int) -> None:

@@ -7,7 +7,7 @@ nor laws, so it can be replayed with models that have others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -34,12 +34,28 @@ class Record(BaseModel):
     method: str
     prompt: str
     decisions: str = Field(pattern=r"^p*[lcx]*$")
-    """(T,) one letter a token: prefix, local, confirmed, corrected. What was drafted and dropped leaves no trace."""
+    """(T,) one letter a token: prefix, local, confirmed, corrected. What was drafted and dropped leaves no trace.
+
+    Confirmed or corrected is what was sent. Where the cloud carries on, that may have been drafted before a correction.
+    """
+    forks: tuple[int, ...] = ()
+    """Positions from which on the device took back what it had sent."""
 
     @classmethod
-    def of(cls, method: str, prompt: str, decisions: Sequence[Decision]) -> Record:
-        """From a picture's decisions (T,)."""
-        return cls(method=method, prompt=prompt, decisions="".join(LETTERS[d] for d in decisions))
+    def of(
+        cls,
+        method: str,
+        prompt: str,
+        decisions: Sequence[Decision],
+        corrected: Mapping[int, bool] | None = None,
+        forks: Sequence[int] = (),
+    ) -> Record:
+        """From a picture's decisions (T,); corrected: position -> whether the cloud replaced what was sent there."""
+        letters = [LETTERS[decision] for decision in decisions]
+        for position, replaced in (corrected or {}).items():
+            if letters[position] in "cx":
+                letters[position] = "x" if replaced else "c"
+        return cls(method=method, prompt=prompt, decisions="".join(letters), forks=tuple(forks))
 
     @property
     def asked(self) -> Mask:

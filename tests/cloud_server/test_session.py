@@ -255,9 +255,7 @@ def test_a_new_epoch_takes_back_what_was_sent() -> None:
         ({"tokens": [1, 1], "features": {0: 1.0}, "asked": [1]}, InvalidRequest, "takes no features; send none"),
     ],
 )
-def test_bad_drafts_where_the_cloud_carries_on(
-    changes: dict[str, Any], error: type[CiarError], sentence: str
-) -> None:
+def test_bad_drafts_where_the_cloud_carries_on(changes: dict[str, Any], error: type[CiarError], sentence: str) -> None:
     table = Table(write_until=3, carry_on=True)
     table.settle()
     table.draft(OWN[3:5], 3)

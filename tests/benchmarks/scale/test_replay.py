@@ -41,6 +41,16 @@ def test_the_gate_asks_where_the_picture_was_asked_about(trace: Trace) -> None:
     assert [position for position in range(256) if gate.ask(position, scores)] == asked
 
 
+def test_a_fork_is_drafted_otherwise_the_first_time(trace: Trace) -> None:
+    record = trace.records[0]
+    forks = (record.decisions.index("l"), record.decisions.index("c"))
+    gate = TraceGate(record.model_copy(update={"forks": forks}))
+    scores = Scores(9.0, 9.0, 81.0)
+    first, again = ([gate.ask(position, scores) for position in range(256)] for _ in range(2))
+    assert again == record.asked.tolist()
+    assert [position for position in range(256) if first[position] != again[position]] == sorted(forks)
+
+
 @pytest.mark.parametrize("drafted", [3, 5, 7])
 def test_the_rule_agrees_where_the_cloud_agreed_whatever_it_draws(trace: Trace, drafted: int) -> None:
     seen: list[tuple[int, int]] = []

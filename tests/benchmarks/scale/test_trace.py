@@ -21,6 +21,8 @@ def test_a_record_keeps_who_asked_and_who_agreed() -> None:
     assert record.decisions == "plcx"
     np.testing.assert_array_equal(record.asked, [False, False, True, True])
     np.testing.assert_array_equal(record.agrees, [True, True, True, False])
+    sent = Record.of("ciar", "a star", decisions, {1: True, 2: True, 3: False}, (2,))
+    assert (sent.decisions, sent.forks) == ("plxc", (2,))
 
 
 def test_a_trace_survives_its_file(tmp_path: Path, trace: Trace) -> None:
