@@ -198,11 +198,26 @@ def _depth(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
     )
 
 
+def _ahead(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
+    if not all(x >= 1 and x == int(x) for x in values):
+        raise InvalidRequest("values: tokens drafted ahead are a whole number, at least 1")
+    lines = {(name, x): _with(name, f"ahead {x:g}", max_ahead=int(x)) for name in ("lossless", "ciar") for x in values}
+    return _over_methods(
+        "ahead",
+        "How many tokens past the final ones should the device draft?",
+        "tokens drafted ahead",
+        lines,
+        profiles,
+        ("time", "speed-up", "requests", "dropped", "cloud", "B/token", "agree"),
+        (Panel(X, "speed-up"), Panel(X, "requests"), Panel(X, "dropped")),
+    )
+
+
 def _rtt(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
     """profiles: not used, the round trips are the networks."""
     if not all(x >= 0 for x in values):
         raise InvalidRequest("values: a round trip is not negative")
-    methods = {name: find_method(name) for name in (BASE, "lossless", "ciar", "device")}
+    methods = {name: find_method(name) for name in (BASE, "lossless", "ciar", "go-back", "device")}
     networks = {f"{x:g} ms": x for x in values}
     return Sweep(
         name="rtt",
@@ -294,6 +309,7 @@ _ENTRIES = {
     "threshold": _Entry(_threshold, (0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6), ("loopback", "5g")),
     "prefix": _Entry(_prefix, (0, 0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3), ("loopback", "5g")),
     "depth": _Entry(_depth, (1, 2, 4, 8), ("loopback", "lan", "5g")),
+    "ahead": _Entry(_ahead, (4, 8, 16, 32, 64, 128), ("lan", "5g")),
     "rtt": _Entry(_rtt, (0, 2, 5, 10, 20, 50, 100, 150), ()),
     "gates": _Entry(_gates, (), ("loopback",)),
 }

@@ -74,6 +74,9 @@ def generate(
     temperature: Annotated[float | None, typer.Option(help=f"0 is greedy; {Default}.")] = None,
     top_k: Annotated[int | None, typer.Option(help=f"0 keeps all; {Default}.")] = None,
     top_p: Annotated[float | None, typer.Option(help=f"1 keeps all; {Default}.")] = None,
+    send_features: Annotated[
+        bool, typer.Option("--send-features", help="Tell the cloud how sure the device was of its own tokens (paper).")
+    ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds for the whole picture.")] = 60.0,
     heatmap_file: Annotated[
         Path | None, typer.Option("--heatmap", help="Image file for who decided each token.")
@@ -102,6 +105,7 @@ def generate(
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            send_features=send_features,
             timeout_s=timeout,
             on_progress=stack.enter_context(_progress_bar(prompt)),
         )

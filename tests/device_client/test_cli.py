@@ -41,6 +41,12 @@ def generate(*arguments: Any) -> Result:
     return run("generate", "a heart", "--server", "host:1", *arguments)
 
 
+def test_features_are_sent_if_wanted(cloud: FakeCloud, tmp_path: Path) -> None:
+    for flags, carries_on in (((), True), (("--send-features",), False)):
+        assert generate("-o", tmp_path / "a.png", *flags).exit_code == 0
+        assert cloud.opens[-1].carry_on is carries_on
+
+
 def test_a_picture_is_saved_and_told_of(cloud: FakeCloud, tmp_path: Path) -> None:
     result = generate("-o", tmp_path / "a.png", "--seed", 3, "--scale", 4, "--heatmap", tmp_path / "h.png")
     assert result.exit_code == 0, result.output
