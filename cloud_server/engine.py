@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud_server.pass_cost import PassCost
 from cloud_server.session import Admitted, Reply, RuleOf, Segment, Session, own_rule
 from shared.errors import CiarError, InternalError
 from shared.types import Draft, Finish, Limits, TreeDraft
@@ -48,6 +49,7 @@ class Engine:
         self._rule_of = rule_of
         self._num_tokens, self._feature_dim, self._limits = num_tokens, feature_dim, limits
         self._max_pass_rows = max_pass_rows
+        self._pass_cost = PassCost()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._sessions: dict[str, Session] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -130,6 +132,7 @@ class Engine:
                 session.fail(InternalError("the model pass failed; see the server's log"))
             return
         forward_ns = perf_counter_ns() - started_ns
+        self._pass_cost.add(sum(segment.num_rows for _, segment in work), forward_ns / 1e9)
         for (session, segment), rows in zip(work, logits, strict=True):
             _fail_alone(session, session.absorb, segment, rows, started_ns, forward_ns)
 
@@ -140,7 +143,7 @@ class Engine:
         for session_id, session in list(self._sessions.items()):
             if not session.has_work:
                 continue
-            segment = session.next_segment()
+            segment = session.next_segment(self._pass_cost.row_cost)
             if work and num_rows + segment.num_rows > self._max_pass_rows:
                 break
             num_rows += segment.num_rows

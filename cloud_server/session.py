@@ -7,7 +7,6 @@ in how far they write. Owned by the engine's thread.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,9 +35,6 @@ from shared.types import (
     Verdict,
     Written,
 )
-
-MIN_SURVIVAL = 0.1
-"""Where the cloud carries on, a question is judged together with those before it if they all stand with this chance."""
 
 Reply = Callable[[CloudFrame | CiarError], None]
 """Where a session's frames go; called from the engine's thread. An error ends the session."""
@@ -271,8 +267,11 @@ class Session:
         """Whether `next_segment` would return one."""
         return not self.finished and (self._writing or bool(self._drafts) or self._tree is not None)
 
-    def next_segment(self) -> Segment:
-        """What the next pass should compute: one more token of the cloud's own, a tree, or all drafts that wait."""
+    def next_segment(self, row_cost: float = 0.1) -> Segment:
+        """What the next pass should compute: one more token of the cloud's own, a tree, or the drafts that wait.
+
+        row_cost: what a row more costs, over what a pass costs whatever its rows.
+        """
         if self._tree is not None:
             return self._tree_segment(self._tree[0])
         if self._writing:
@@ -280,7 +279,7 @@ class Session:
         else:
             wanted = np.concatenate([waiting.asked for waiting in self._drafts])
             if self._admitted.carry_on:
-                wanted = wanted[wanted >= self._decided][: self._num_worth_judging]
+                wanted = self._worth_judging(wanted[wanted >= self._decided], row_cost)
         return self._segment(int(wanted[-1]), wanted)
 
     def _segment(self, end: int, wanted: NDArray[np.int64]) -> Segment:
@@ -373,11 +372,16 @@ class Session:
             )
         self._finish_if_answered()
 
-    @property
-    def _num_worth_judging(self) -> int:
-        """Questions that a pass takes up: fewer where most are corrected, since what follows must be judged again."""
+    def _worth_judging(self, questions: NDArray[np.int64], row_cost: float) -> NDArray[np.int64]:
+        """The first of these positions (n,): those that a pass had better take up at once (ours).
+
+        With one more question, if all before it are confirmed, a pass is saved; else the rows up to it are for nothing,
+        since they come again behind the correction.
+        """
         confirmed_share = (self._summary.num_asked - self._summary.num_corrections + 1) / (self._summary.num_asked + 2)
-        return 1 + int(math.log(MIN_SURVIVAL) / math.log(confirmed_share))
+        survival = confirmed_share ** np.arange(1, len(questions))  # (n − 1,) that all before a question are confirmed
+        worth = survival > (1 - survival) * row_cost * np.diff(questions)
+        return questions[: 1 + int(np.logical_and.accumulate(worth).sum())]
 
     def _judge_and_carry_on(
         self, segment: Segment, logits: NDArray[np.float32], started_ns: int, forward_ns: int

@@ -219,6 +219,20 @@ def test_the_cloud_carries_on_behind_a_correction() -> None:
     assert summary.cost.num_passes == len(table.runner.passes)
 
 
+@pytest.mark.parametrize(("row_cost", "num_rows"), [(0.0, [9]), (0.05, [9]), (0.2, [5, 4]), (1.0, [1, 4, 4])])
+def test_a_pass_takes_up_as_many_questions_as_rows_are_cheap(row_cost: float, num_rows: list[int]) -> None:
+    """Nothing is known of this device: half of its tokens will stand, a quarter two in a row."""
+    table = Table(write_until=3, carry_on=True, limits=Limits(max_block_tokens=9, max_in_flight=3))
+    table.settle()
+    table.draft(OWN[3:T], 3, asked=[0, 4, 8])
+    seen = []
+    while table.session.has_work:
+        segment = table.session.next_segment(row_cost)
+        seen.append(segment.num_rows)
+        table.session.absorb(segment, table.runner.extend([segment])[0], 0, 7)
+    assert seen == num_rows
+
+
 def test_a_correction_of_the_last_token_ends_the_draft() -> None:
     table = Table(write_until=3, carry_on=True)
     table.settle()
