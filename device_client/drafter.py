@@ -56,9 +56,8 @@ class Drafter:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         """Raises PairMismatch if the graph does not fit the manifest."""
         num_tokens, vocab_size = manifest.num_tokens, manifest.vocab_size
-        cache_shape = [num_tokens, manifest.drafter_heads, manifest.drafter_head_dim]
         self._session = load_graph(path, NAME, {"neighbours", "start", "condition", "cache_key", "cache_value"})
-        require_shape(self._session, "cache_key", cache_shape, NAME)
+        require_shape(self._session, "cache_key", manifest.drafter_cache_shape, NAME)
         require_shape(self._session, "neighbours", [None, len(manifest.drafter_neighbours)], NAME)
         self._index = neighbour_index(manifest.grid_height, manifest.grid_width, manifest.drafter_neighbours)  # (T, K)
         self._known = np.full(num_tokens + 1, vocab_size, np.int64)  # (T + 1,) the last one is "none"
@@ -68,7 +67,9 @@ class Drafter:
         self._center = np.zeros((1, vocab_size), np.float32)
         self._scores = {name: np.zeros(1, np.float32) for name in ("ambiguity", "disparity", "uncertainty")}
         self._feature = np.zeros((1, manifest.feature_dim), np.float32)
-        self._caches = {name: np.zeros(cache_shape, np.float32) for name in ("cache_key", "cache_value")}
+        self._caches = {
+            name: np.zeros(manifest.drafter_cache_shape, np.float32) for name in ("cache_key", "cache_value")
+        }
         self._cache_values = {name: _shared(array) for name, array in self._caches.items()}
         self._step = self._bind_step()
 

@@ -75,6 +75,11 @@ class Manifest(BaseModel):
         """Number T of tokens in a picture."""
         return self.grid_height * self.grid_width
 
+    @property
+    def drafter_cache_shape(self) -> tuple[int, int, int, int]:
+        """Shape (1, H, T, D) of the drafter's keys, and of its values."""
+        return 1, self.drafter_heads, self.num_tokens, self.drafter_head_dim
+
     def device_files(self) -> dict[str, FileEntry]:
         """What a device must hold."""
         return {name: entry for name, entry in self.files.items() if entry.role == "device"}

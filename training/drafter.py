@@ -10,18 +10,20 @@ so that its keys and values know of pairs of neighbours (ours).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+import torch.onnx.ops
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from shared.grid import NEAREST, Offset, neighbour_index
 
 
 class DrafterConfig(BaseModel):
-    """Size of the drafter; vocabulary, grid and captions come from the pair."""
+    """Size of the drafter; vocabulary, grid and captions come from the pair. A head is a multiple of 16 wide."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,6 +35,12 @@ class DrafterConfig(BaseModel):
     neighbours: tuple[Offset, ...] = Field(default=NEAREST, min_length=1)
     """(rows up, columns to the right) of the tokens that a row is made of."""
     rope_base: float = 1_000.0
+
+    @model_validator(mode="after")
+    def _check(self) -> DrafterConfig:
+        if self.dim % (16 * self.num_heads):
+            raise ValueError("dim: must be a multiple of 16 · num_heads, as the device's attention wants its heads")
+        return self
 
     @property
     def head_dim(self) -> int:
@@ -60,27 +68,38 @@ class Draft:
     """What the drafter says of n positions."""
 
     center: Tensor  # (…, n, V) logits
-    radius: Tensor  # (…, n, V) ≥ 0, in log-odds
+    spread: Tensor  # (…, n, V) radius before its softplus
     hidden: Tensor  # (…, n, d)
 
+    @property
+    def radius(self) -> Tensor:
+        """(…, n, V) ≥ 0, in log-odds."""
+        return F.softplus(self.spread)
+
     def interval(self) -> tuple[Tensor, Tensor]:
-        """Probability bounds (lower, upper), each (…, n, V): InterFuse."""
-        return interfuse(self.center, self.radius)
+        """Probability bounds (lower, upper), each (…, n, V): InterFuse, for e^−softplus(x) = sigmoid(−x)."""
+        return scale_odds(self.center, torch.sigmoid(-self.spread))
 
 
 def interfuse(center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
     """Log-odds of softmax(center) shifted by ∓radius: (lower, upper). As `shared.intervals.interfuse`, in float32."""
-    log_m = torch.log_softmax(center, dim=-1)
-    log_odds = log_m - torch.log((1.0 - torch.exp(log_m)).clamp(min=1e-7))
-    return torch.sigmoid(log_odds - radius), torch.sigmoid(log_odds + radius)
+    return scale_odds(center, torch.exp(-radius))
+
+
+def scale_odds(center: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """softmax(center) with its odds times and over a factor in (0, 1]: (lower, upper), with hardly a transcendental."""
+    m = torch.softmax(center, dim=-1)
+    rest = 1.0 - m
+    less, rest_less = m * factor, rest * factor
+    return less / (less + rest), m / (m + rest_less)
 
 
 def scores(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Ω, Σ and U = Ω·Σ of bounds (…, V): three (…)."""
     width = upper - lower
     ambiguity = width.sum(-1)
-    deviation = width - width.mean(-1, keepdim=True)
-    disparity = deviation.square().mean(-1).sqrt()
+    deviation = width - (ambiguity / width.shape[-1]).unsqueeze(-1)
+    disparity = torch.linalg.vector_norm(deviation, dim=-1) * width.shape[-1] ** -0.5
     return ambiguity, disparity, ambiguity * disparity
 
 
@@ -90,14 +109,14 @@ def gather_neighbours(tokens: Tensor, index: Tensor, none_id: int) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm in plain operations, which every runtime has."""
+    """Root-mean-square norm, spelt as ONNX Runtime recognises it: it runs these operations as one."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * self.weight
+        return x / torch.sqrt(x.square().mean(-1, keepdim=True) + 1e-5) * self.weight
 
 
 class FeedForward(nn.Module):
@@ -196,7 +215,7 @@ class Drafter(nn.Module):
         """The rest of the layer and the heads. x, attended: (B, n, d)."""
         x = x + self.wo(attended)
         hidden = self.norm(x + self.ffn(x))
-        return Draft(self.center_head(hidden), F.softplus(self.radius_head(hidden)), hidden)
+        return Draft(self.center_head(hidden), self.radius_head(hidden), hidden)
 
     def feature(self, draft: Draft) -> Tensor:
         """φ(concat(hidden, lower, upper)): (…, r)."""
@@ -232,7 +251,11 @@ class DrafterStepper:
 
 
 class DrafterGraph(nn.Module):
-    """The graph of drafter.onnx: n rows at once, one picture, cache in and out."""
+    """The graph of drafter.onnx: n rows at once, one picture, cache in and out.
+
+    For export only: rotation, cache and attention are one operator of ONNX Runtime, which torch cannot run. It reads
+    no rows after a position's own, and where caches in and out are one buffer it writes the new rows alone.
+    """
 
     def __init__(self, drafter: Drafter) -> None:
         super().__init__()
@@ -241,18 +264,29 @@ class DrafterGraph(nn.Module):
     def forward(
         self, neighbours: Tensor, start: Tensor, condition: Tensor, cache_key: Tensor, cache_value: Tensor
     ) -> tuple[Tensor, ...]:
-        """neighbours (n, K), start (1,), condition (C,), caches (T, H, D) → the outputs named in `GRAPH_OUTPUTS`."""
+        """neighbours (n, K), start (1,), condition (C,), caches (1, H, T, D) → the outputs named in `GRAPH_OUTPUTS`."""
         drafter = self.drafter
         positions = torch.arange(neighbours.shape[0]) + start  # (n,)
         x = drafter.embed(neighbours[None], positions, condition[None])  # (1, n, d)
-        q, k, v = drafter.project(x, positions)
-        # Whatever reads the cache reads the scattered one: the device binds one buffer as input and output.
-        new_key = cache_key.index_put((positions,), k[0])  # (T, H, D)
-        new_value = cache_value.index_put((positions,), v[0])
-        draft = drafter.finish(x, drafter.attend(q, new_key[None], new_value[None], positions))
+        attended, new_key, new_value = self._attend(x, positions, cache_key, cache_value)
+        draft = drafter.finish(x.squeeze(0), attended.squeeze(0))
         lower, upper = draft.interval()
         feature = drafter.feature_head(torch.cat([draft.hidden, lower, upper], dim=-1))
-        return (draft.center[0], *(s[0] for s in scores(lower, upper)), feature[0], new_key, new_value)
+        return (draft.center, *scores(lower, upper), feature, new_key, new_value)
+
+    def _attend(self, x: Tensor, positions: Tensor, cache_key: Tensor, cache_value: Tensor) -> Sequence[Tensor]:
+        """`Drafter.project` and `Drafter.attend` of rows (1, n, d) with their caches: (1, n, d) and the new caches."""
+        drafter = self.drafter
+        last = positions[-1:].to(torch.int32)
+        qkv = drafter.wqkv(drafter.attention_norm(x))  # (1, n, 3d)
+        return torch.onnx.ops.symbolic_multi_out(
+            "com.microsoft::GroupQueryAttention",
+            (qkv, None, None, cache_key, cache_value, last, last + 1, drafter.rope[0], drafter.rope[1]),
+            {"num_heads": drafter.config.num_heads, "kv_num_heads": drafter.config.num_heads, "do_rotary": 1},
+            dtypes=(x.dtype,) * 3,
+            shapes=(x.shape, cache_key.shape, cache_value.shape),
+            version=1,
+        )
 
 
 GRAPH_INPUTS = ("neighbours", "start", "condition", "cache_key", "cache_value")

@@ -72,7 +72,7 @@ def bounds_reader(bundle: Path, manifest: Manifest) -> Callable[[Tokens, NDArray
     options.log_severity_level = 3
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     index = neighbour_index(manifest.grid_height, manifest.grid_width, manifest.drafter_neighbours)  # (T, K)
-    cache = np.zeros((manifest.num_tokens, manifest.drafter_heads, manifest.drafter_head_dim), np.float32)
+    cache = np.zeros(manifest.drafter_cache_shape, np.float32)
 
     def read(tokens: Tokens, condition: NDArray[np.int64]) -> Bounds:
         feeds = {

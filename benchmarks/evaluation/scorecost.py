@@ -103,10 +103,7 @@ def graph_cost(bundle: Path, *, rounds: int = 120, repeats: int = 8) -> GraphCos
         "neighbours": np.zeros((1, len(manifest.drafter_neighbours)), np.int64),
         "start": np.array([manifest.num_tokens // 2]),
         "condition": np.zeros(manifest.caption_length, np.int64),
-    } | {
-        name: np.zeros((manifest.num_tokens, manifest.drafter_heads, manifest.drafter_head_dim), np.float32)
-        for name in ("cache_key", "cache_value")
-    }
+    } | {name: np.zeros(manifest.drafter_cache_shape, np.float32) for name in ("cache_key", "cache_value")}
     results = {
         "plain": ["token"],
         "gated": ["token", "center", "ambiguity", "disparity", "uncertainty", "asked"],

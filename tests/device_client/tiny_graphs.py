@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 
 from shared.bundle import Manifest
 
-HEIGHT, WIDTH, VOCAB, PHRASES, CAPTION, HEADS, HEAD_DIM, FEATURE = 4, 4, 16, 8, 3, 2, 4, 3
+HEIGHT, WIDTH, VOCAB, PHRASES, CAPTION, HEADS, HEAD_DIM, FEATURE = 4, 4, 16, 8, 3, 2, 8, 3
 NUM_TOKENS = HEIGHT * WIDTH
 PIXELS = 2  # a token is so many pixels wide and high
 
@@ -24,8 +25,11 @@ class _Graph:
 
     def __call__(self, operator: str, *inputs: str, output: str = "", **attributes: object) -> str:
         output = output or f"n{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        self.node(operator, inputs, [output], **attributes)
         return output
+
+    def node(self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: object) -> None:
+        self.nodes.append(helper.make_node(operator, inputs, outputs, **attributes))
 
     def constant(self, array: NDArray[np.generic]) -> str:
         name = f"c{len(self.initializers)}"
@@ -48,22 +52,16 @@ def write_drafter(path: Path, *, seed: int = 0, num_tokens: int = NUM_TOKENS, vo
     offsets = g("Add", token_rows, g.weight(4, dim))
     phrases = g("ReduceSum", g("Gather", g.weight(PHRASES, dim), "condition"), g.ints(0), keepdims=0)  # (dim)
     mixed = g("Add", g("ReduceSum", g("Tanh", offsets), g.ints(1), keepdims=0), phrases)  # (n, dim)
-    count = g("Gather", g("Shape", "neighbours"), g.constant(np.array(0)))
-    first = g("Squeeze", "start", g.ints(0))
-    rows = g("Range", first, g("Add", first, count), g.constant(np.array(1)))  # (n,) positions
-    index = g("Unsqueeze", rows, g.ints(1))
-    split = g.ints(-1, heads, head_dim)
-    query = g("Reshape", g("MatMul", mixed, g.weight(dim, width)), split)  # (n, H, D)
-    for name in ("key", "value"):
-        fresh = g("Reshape", g("MatMul", mixed, g.weight(dim, width)), split)
-        g("ScatterND", f"cache_{name}", index, fresh, output=f"new_cache_{name}")
-    scores = g("MatMul", g("Transpose", query, perm=[1, 0, 2]), g("Transpose", "new_cache_key", perm=[1, 2, 0]))
-    later = g("Greater", g.constant(np.arange(num_tokens)[None]), index)  # (n, T)
-    masked = g("Where", later, g.constant(np.float32(-1e9)), scores)  # (H, n, T)
-    attended = g(
-        "MatMul", g("Softmax", masked, axis=-1), g("Transpose", "new_cache_value", perm=[1, 0, 2])
-    )  # (H, n, D)
-    joined = g("Reshape", g("Transpose", attended, perm=[1, 0, 2]), g.ints(-1, width))
+    end = g("Cast", g("Add", "start", g("Shape", "neighbours", start=0, end=1)), to=TensorProto.INT32)  # (1,)
+    last = g("Sub", end, g.constant(np.ones(1, np.int32)))
+    batch = g("Unsqueeze", mixed, g.ints(0))  # (1, n, dim)
+    rows = [g("MatMul", batch, g.weight(dim, width)) for _ in "qkv"]  # (1, n, H · D) each
+    g.node(
+        "GroupQueryAttention", [*rows, "cache_key", "cache_value", last, end],
+        ["attended", "new_cache_key", "new_cache_value"],
+        domain="com.microsoft", num_heads=heads, kv_num_heads=heads, scale=1.0,
+    )  # fmt: skip
+    joined = g("Squeeze", "attended", g.ints(0))  # (n, H · D)
     hidden = g("Add", mixed, g("MatMul", joined, g.weight(width, dim)))  # (n, dim)
     g("MatMul", hidden, g.weight(dim, vocab), output="center")
     radius = g("Softplus", g("MatMul", hidden, g.weight(dim, vocab)))
@@ -76,7 +74,7 @@ def write_drafter(path: Path, *, seed: int = 0, num_tokens: int = NUM_TOKENS, vo
     g("Sqrt", g("ReduceMean", g("Mul", spread, spread), g.ints(1), keepdims=0), output="disparity")
     g("Mul", "ambiguity", "disparity", output="uncertainty")
     g("MatMul", hidden, g.weight(dim, feature_dim), output="feature")
-    cache = [num_tokens, heads, head_dim]
+    cache = [1, heads, num_tokens, head_dim]
     _save(
         g,
         path,
@@ -134,4 +132,5 @@ def _save(g: _Graph, path: Path, inputs: dict[str, tuple[str, list]], outputs: d
         for group in (inputs, outputs)
     ]
     graph = helper.make_graph(g.nodes, "tiny", values[0], values[1], g.initializers)
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), str(path))
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    save(helper.make_model(graph, opset_imports=opsets, ir_version=9), str(path))

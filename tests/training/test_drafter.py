@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 import torch
 
 from shared import intervals
 from shared.grid import neighbour_index
-from training.drafter import (
-    Drafter,
-    DrafterGraph,
-    DrafterStepper,
-    gather_neighbours,
-    interfuse,
-    scores,
-)
-from training.onnx_export import DrafterSession, check_drafter, export_drafter
+from training.drafter import Drafter, DrafterStepper, gather_neighbours, interfuse, scores
+from training.onnx_export import DrafterSession, check_drafter, export_drafter, quantize
 
 
 def test_interfuse_is_the_shared_one() -> None:
@@ -33,6 +29,16 @@ def test_interfuse_is_the_shared_one() -> None:
     np.testing.assert_allclose(ambiguity, intervals.ambiguity(*expected), atol=1e-3)
     np.testing.assert_allclose(disparity, intervals.disparity(*expected), atol=1e-4)
     np.testing.assert_allclose(uncertainty, intervals.uncertainty(*expected), atol=1e-3)
+
+
+@torch.inference_mode()
+def test_a_drafts_interval_is_interfuse_of_its_radius(
+    drafter: Drafter, tokens: torch.Tensor, condition: torch.Tensor
+) -> None:
+    draft = drafter(condition, tokens)
+    assert (draft.radius > 0).all()
+    for got, want in zip(draft.interval(), interfuse(draft.center, draft.radius), strict=True):
+        torch.testing.assert_close(got, want)
 
 
 def test_interfuse_survives_a_law_that_is_all_on_one_token() -> None:
@@ -77,18 +83,42 @@ def test_exported_graph_equals_torch(
     path = tmp_path / "drafter.onnx"
     export_drafter(drafter, path)
     assert check_drafter(path, drafter, tokens[0], condition[0], prefix).center_error < 1e-4
+    results = DrafterSession(path, drafter).read(tokens[0], condition[0], 0, 20)
+    draft = drafter(condition[:1], tokens[:1])
+    expected = (draft.center, *scores(*draft.interval()), drafter.feature(draft))
+    for got, want in zip(results, expected, strict=True):
+        np.testing.assert_allclose(got, want[0, :20], atol=1e-4)
+
+
+@torch.inference_mode()
+def test_exported_graph_reads_on_after_a_rollback(
+    drafter: Drafter, tokens: torch.Tensor, condition: torch.Tensor, tmp_path: Path
+) -> None:
+    path = tmp_path / "drafter.onnx"
+    export_drafter(drafter, path)
     session = DrafterSession(path, drafter)
-    results = session.read(tokens[0], condition[0], 0, 20)
-    rows = gather_neighbours(tokens[:1], drafter.neighbour_index[:20], drafter.pair.vocab_size)[0]
-    cache = torch.zeros(256, drafter.config.num_heads, drafter.config.head_dim)
-    expected = DrafterGraph(drafter)(rows, torch.tensor([0]), condition[0], cache, cache)
-    for got, want in zip(results, expected[:5], strict=True):
-        np.testing.assert_allclose(got, want, atol=1e-4)
-    transposes = sum(node == "Transpose" for node in _operators(path))
-    assert transposes <= 6
+    expected = drafter(condition[:1], tokens[:1]).center[0]
+    session.read(tokens[0], condition[0], 0, 40)
+    changed = tokens[0].clone()
+    changed[40:] = (changed[40:] + 1) % drafter.pair.vocab_size
+    session.read(changed, condition[0], 40, 256)  # drafted, and discarded
+    cache = session.caches[0].numpy().copy()
+    got = session.read(tokens[0], condition[0], 40, 71)[0]
+    np.testing.assert_allclose(got, expected[40:71], atol=1e-4)
+    outside = np.r_[:40, 71:256]
+    np.testing.assert_array_equal(session.caches[0].numpy()[:, :, outside], cache[:, :, outside])  # untouched
+    np.testing.assert_allclose(session.read(tokens[0], condition[0], 71, 72)[0], expected[71:72], atol=1e-4)
 
 
-def _operators(path: Path) -> list[str]:
-    import onnx
-
-    return [node.op_type for node in onnx.load(path).graph.node]
+def test_onnx_runtime_fuses_attention_and_norms(drafter: Drafter, tmp_path: Path) -> None:
+    path, optimized = tmp_path / "drafter.onnx", tmp_path / "optimized.onnx"
+    export_drafter(drafter, path)
+    quantize(path, path)
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(optimized)
+    options.log_severity_level = 3  # it warns that the file holds for this machine only
+    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    operators = Counter(node.op_type for node in onnx.load(optimized).graph.node)
+    assert operators["GroupQueryAttention"] == 1
+    assert operators["SimplifiedLayerNormalization"] == 3  # this drafter has no first feed-forward layer
+    assert operators.keys().isdisjoint({"Transpose", "Reshape", "ScatterND", "Log", "Softplus"})

@@ -109,7 +109,7 @@ def test_softmax_bounds_do_not_see_a_constant_radius() -> None:
 def test_a_resumed_run_ends_with_the_same_weights_and_another_configuration_is_refused(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     pair = PairShape(vocab_size=16, grid=4, num_phrases=4, caption_length=2, feature_dim=2)
-    shape = DrafterConfig(dim=16, num_heads=2, ffn_dim=16)
+    shape = DrafterConfig(dim=16, num_heads=1, ffn_dim=16)
     cache = LawCache(
         torch.randint(0, 5, (12, 2), generator=generator),
         torch.randint(0, 16, (12, 16), generator=generator),

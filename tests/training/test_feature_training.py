@@ -32,7 +32,7 @@ def cache() -> LawCache:
 def _trainer(folder: Path, reads: str = "own", rank: int = 4, num_steps: int = 6) -> FeatureTrainer:
     torch.manual_seed(0)
     pair = PairShape(vocab_size=24, grid=4, num_phrases=8, caption_length=3, feature_dim=4)
-    drafter = Drafter(DrafterConfig(dim=16, num_heads=2, ffn_dim=16), pair).eval()
+    drafter = Drafter(DrafterConfig(dim=16, num_heads=1, ffn_dim=16), pair).eval()
     config = FeatureTrainingConfig(num_steps=num_steps, batch_size=4, learning_rate=0.1)
     return FeatureTrainer(Transformer(SHAPE).eval(), drafter, Variant(reads, rank), config, PREFIX, 1.0, folder)
 

@@ -42,7 +42,7 @@ def model() -> Transformer:
 @pytest.fixture
 def drafter() -> Drafter:
     torch.manual_seed(1)
-    return Drafter(DrafterConfig(dim=16, num_heads=2, ffn_dim=16), PAIR).eval()
+    return Drafter(DrafterConfig(dim=16, num_heads=1, ffn_dim=16), PAIR).eval()
 
 
 def _write(folder: Path, model: Transformer, count: int, config: LawsConfig, kind: str = "written") -> LawCache:

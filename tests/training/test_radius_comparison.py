@@ -17,7 +17,7 @@ def _case() -> tuple[Drafter, LawCache]:
     """A random drafter, and a cloud whose law differs from it the more, the larger one hidden component is."""
     torch.manual_seed(0)
     pair = PairShape(vocab_size=12, grid=4, num_phrases=4, caption_length=2, feature_dim=2)
-    drafter = Drafter(DrafterConfig(dim=16, num_heads=2, ffn_dim=16), pair).eval()
+    drafter = Drafter(DrafterConfig(dim=16, num_heads=1, ffn_dim=16), pair).eval()
     tokens, condition = torch.randint(0, 12, (48, 16)), torch.randint(0, 5, (48, 2))
     with torch.inference_mode():
         draft = drafter(condition, tokens)

@@ -51,6 +51,13 @@ def test_a_budget_is_given_once_and_the_field_is_named(tmp_path: Path) -> None:
         load_config(path)
 
 
+def test_a_drafter_whose_heads_no_device_could_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text('name = "x"\n[drafter]\ndim = 64\nnum_heads = 8\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"drafter: .*multiple of 16"):
+        load_config(path)
+
+
 def test_every_step_says_what_goes_in_and_out() -> None:
     result = CliRunner().invoke(app, ["--help"])
     assert result.exit_code == 0

@@ -51,7 +51,7 @@ def test_the_graphs_bounds_are_those_that_its_ambiguity_adds_up() -> None:
     tokens = np.random.default_rng(0).integers(0, manifest.vocab_size, manifest.num_tokens)
     condition = np.array([1, 140, 0, 0, 0, 0])
     lower, upper = bounds_reader(EMBEDDED_BUNDLE, manifest)(tokens, condition)
-    cache = np.zeros((manifest.num_tokens, manifest.drafter_heads, manifest.drafter_head_dim), np.float32)
+    cache = np.zeros(manifest.drafter_cache_shape, np.float32)
     index = neighbour_index(manifest.grid_height, manifest.grid_width, manifest.drafter_neighbours)
     (expected,) = ort.InferenceSession(EMBEDDED_BUNDLE / "drafter.onnx").run(
         ["ambiguity"],
