@@ -80,10 +80,12 @@ class Drafter:
 
     def read(self, tokens: Tokens, start: int, end: int) -> None:
         self._known[:-1] = tokens
+        neighbours = self._known[self._index[start:end]]  # (n, K)
+        first = np.array([start])
         binding = self._session.io_binding()
         self._bind_state(binding)
-        binding.bind_ortvalue_input("neighbours", _shared(self._known[self._index[start:end]]))  # (n, K)
-        binding.bind_ortvalue_input("start", _shared(np.array([start])))
+        binding.bind_ortvalue_input("neighbours", _shared(neighbours))
+        binding.bind_ortvalue_input("start", _shared(first))
         self._session.run_with_iobinding(binding)
 
     def step(self, tokens: Tokens, position: int) -> Proposal:
