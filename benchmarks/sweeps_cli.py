@@ -59,7 +59,8 @@ def bench_sweep(
     """Turn one knob over its range and measure every point, interleaved, over the same prompts and seeds.
 
     threshold: share asked about; prefix: ρ; depth: questions in flight; ahead: tokens drafted ahead;
-    rtt: round trip; gates: one share, every gate; vocabulary: cost of a score of doubt. Prints tables, and one JSON line last.
+    rtt: round trip; gates: one share, every gate; vocabulary: cost of a score of doubt. Prints tables, and one JSON
+    line last.
     """
     console = Console(width=WIDTH, highlight=False)
     journal: Journal | None = None
