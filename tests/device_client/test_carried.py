@@ -1,4 +1,4 @@
-"""Bookkeeping where the cloud carries on: what was sent and what is drafted anew, step by step, and against nonsense."""
+"""Bookkeeping where the cloud carries on: what was sent, what is drafted anew, step by step, and against nonsense."""
 
 from __future__ import annotations
 
