@@ -42,6 +42,7 @@ from benchmarks.stage import TIMEOUT_S, Stage
 from benchmarks.stopwatch import Stopwatch, Target, Total
 from cloud_server.settings import EMBEDDED_BUNDLE
 from device_client import Client, GrpcTransport, LocalServer
+from device_client.carried import CarriedTrack
 from device_client.cli import EXIT_CODES
 from device_client.client import Info
 from device_client.decoder import Decoder
@@ -57,6 +58,7 @@ from shared.types import Block, Draft, Finish, Open, Opened, Sampling, Verdict, 
 
 NUM_QUESTIONS = 200
 READ_AGAIN = "drafter: rows read again"
+TRACK = ("add_draft", "next_block", "settle")
 
 
 def device_targets() -> list[Target]:
@@ -71,9 +73,7 @@ def device_targets() -> list[Target]:
         Target(shared.coupling, "gumbel", "draw: Gumbel noise"),
         Target(shared.coupling, "keep_likely", "draw: top-k, top-p"),
         Target(LocalRunLimit, "ask", "gate"),
-        Target(Track, "add_draft", "track"),
-        Target(Track, "next_block", "track"),
-        Target(Track, "settle", "track"),
+        *(Target(owner, name, "track") for owner in (Track, CarriedTrack) for name in TRACK),
         Target(codec, "encode_device_frame", "encode"),
         Target(codec, "decode_cloud_frame", "decode"),
         Target(GrpcSession, "__init__", "stream: open, close"),
@@ -118,7 +118,8 @@ class Floors:
     drafter_weights_ms: float
     """The same for the drafter's file, once a step."""
     num_round_trips: float
-    """One for the prefix and one for each correction: what comes after depends on the answer."""
+    """One for the prefix, and one for each correction, since what comes after depends on the answer; where the cloud
+    carries on behind them, one for all."""
     round_trips_ms: float
     """They at the profile's round trip and the bare ping-pong's time."""
 
@@ -241,7 +242,7 @@ def _block(tokens: Sequence[int], start: int, size: int, feature_dim: int) -> Bl
     return Block(start, np.array(tokens[start : start + size], np.int64), asked, ~asked, features)
 
 
-def find_floors(bundle: Path, budget: Budget, profile: Profile, question: Question) -> Floors:
+def find_floors(bundle: Path, budget: Budget, method: Method, profile: Profile, question: Question) -> Floors:
     """Floors of a picture drawn as those of the budget were."""
     passes = {stage: total for (_, stage), total in budget.cloud.items() if stage.startswith(PASS)}
     num_pictures = len(budget.timed)
@@ -249,7 +250,8 @@ def find_floors(bundle: Path, budget: Budget, profile: Profile, question: Questi
     num_steps = sum(t.num_calls for (_, s), t in budget.device.items() if s == "drafter: inputs, outputs")
     num_rows = 2 * (budget.mean("num_asked") + budget.mean("num_local") + num_passes)  # two sequences with guidance
     num_weights = (bundle / "cloud.safetensors").stat().st_size / 2  # float16
-    round_trips = 1 + budget.mean("num_corrections")
+    corrections = budget.mean("num_corrections")
+    round_trips = 1 + (min(1, corrections) if method.carries_on else corrections)
     return Floors(
         cloud_weights_ms=num_passes * floor_ms(bundle),
         cloud_flops_ms=1000 * 2 * num_weights * num_rows / _flops_a_second(),
@@ -416,7 +418,7 @@ def measure_budget(
         tasks = [Task(profile.name, method.name, prompt, 0) for prompt in prompts]
         budget = draw_pictures((plain, timed), control, method, tasks, setting)
         question = ask_questions(plain.address, prompts[0], info, budget.plain[0].tokens)
-    return budget, find_floors(bundle, budget, profile, question), question, placement
+    return budget, find_floors(bundle, budget, method, profile, question), question, placement
 
 
 def budget(

@@ -78,6 +78,16 @@ class Method:
     doubt: Doubt | None = None
     """What a calibration run must see first; U for a gate that needs its share alone."""
 
+    @property
+    def carries_on(self) -> bool:
+        """Whether the cloud goes on behind its corrections: the SDK's default, wherever it can be."""
+        can = self.mode in (Mode.CIAR, Mode.LOSSLESS) and self.acceptance is None
+        return (
+            can
+            and not any(map(self.settings.get, ("tree_nodes", "send_features")))
+            and self.settings.get("carry_on", True)
+        )
+
     def draw(
         self,
         client: Client,

@@ -90,6 +90,15 @@ def test_a_row_of_trees_has_its_nodes(cloud: FakeCloud, setting: Setting, tmp_pa
     assert max(len(tree.tokens) for tree in cloud.trees) == 3
 
 
+def test_rows_say_whether_they_carry_on(cloud: FakeCloud, setting: Setting, tmp_path: Path) -> None:
+    names = ("lossless", "ciar", "lossless-go-back", "go-back", "features", "classic", "eagle", "device", "cloud")
+    with Client(transport=cloud, cache_dir=tmp_path) as client:
+        for name in names:
+            cloud.opens.clear()
+            find_method(name).draw(client, "prompt", 0, setting, timeout_s=60)
+            assert any(frame.carry_on for frame in cloud.opens) is find_method(name).carries_on is (name in names[:2])
+
+
 def test_gates_take_the_common_share_or_their_own(setting: Setting) -> None:
     def gate_name(spec: str) -> str:
         method = find_method(spec)
