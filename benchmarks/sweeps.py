@@ -184,33 +184,33 @@ def _prefix(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
 
 
 def _depth(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
-    if not all(x >= 1 and x == int(x) for x in values):
-        raise InvalidRequest("values: a depth is a whole number, at least 1")
-    lines = {(name, x): _with(name, f"depth {x:g}", depth=int(x)) for name in ("lossless", "ciar") for x in values}
-    return _over_methods(
-        "depth",
-        "How many questions should be in flight?",
-        "questions in flight",
-        lines,
-        profiles,
-        ("time", "speed-up", "requests", "dropped", "cloud", "B/token", "agree"),
-        (Panel(X, "speed-up"), Panel(X, "requests"), Panel(X, "dropped")),
-    )
+    question = "How many questions should be in flight?"
+    return _over_counts("depth", question, "questions in flight", "depth", "a depth is", values, profiles)
 
 
 def _ahead(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
+    question, label = "How many tokens past the final ones should the device draft?", "tokens drafted ahead"
+    return _over_counts("ahead", question, label, "max_ahead", f"{label} are", values, profiles)
+
+
+def _over_counts(
+    name: str,
+    question: str,
+    x_label: str,
+    setting: str,
+    subject: str,
+    values: Sequence[float],
+    profiles: Sequence[Profile],
+) -> Sweep:
+    """A count among the client's settings, in both modes that ask; subject: of the sentence on bad values."""
     if not all(x >= 1 and x == int(x) for x in values):
-        raise InvalidRequest("values: tokens drafted ahead are a whole number, at least 1")
-    lines = {(name, x): _with(name, f"ahead {x:g}", max_ahead=int(x)) for name in ("lossless", "ciar") for x in values}
-    return _over_methods(
-        "ahead",
-        "How many tokens past the final ones should the device draft?",
-        "tokens drafted ahead",
-        lines,
-        profiles,
-        ("time", "speed-up", "requests", "dropped", "cloud", "B/token", "agree"),
-        (Panel(X, "speed-up"), Panel(X, "requests"), Panel(X, "dropped")),
-    )
+        raise InvalidRequest(f"values: {subject} a whole number, at least 1")
+    lines = {
+        (mode, x): _with(mode, f"{name} {x:g}", **{setting: int(x)}) for mode in ("lossless", "ciar") for x in values
+    }
+    columns = ("time", "speed-up", "requests", "dropped", "cloud", "B/token", "agree")
+    panels = (Panel(X, "speed-up"), Panel(X, "requests"), Panel(X, "dropped"))
+    return _over_methods(name, question, x_label, lines, profiles, columns, panels)
 
 
 def _rtt(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:

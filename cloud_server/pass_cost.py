@@ -6,8 +6,6 @@ reads all weights; how much a row adds differs a hundredfold between a small mod
 
 from __future__ import annotations
 
-import math
-
 DEFAULT_ROW_COST = 0.1
 """Until enough has been seen."""
 
@@ -45,7 +43,7 @@ class PassCost:
             return DEFAULT_ROW_COST
         mean_rows, mean_time = self._rows / self._count, self._time / self._count
         variance = self._rows_squared / self._count - mean_rows**2
-        if math.sqrt(max(0.0, variance)) < MIN_SPREAD:
+        if variance < MIN_SPREAD**2:
             return DEFAULT_ROW_COST
         slope = (self._rows_time / self._count - mean_rows * mean_time) / variance
         fixed = mean_time - slope * mean_rows

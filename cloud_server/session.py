@@ -15,6 +15,7 @@ from time import perf_counter_ns
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud_server.pass_cost import DEFAULT_ROW_COST
 from shared.acceptance import Nearest, Rule, make_rule, verify, walk
 from shared.errors import CiarError, InvalidRequest, ProtocolError
 from shared.tree import follow
@@ -267,7 +268,7 @@ class Session:
         """Whether `next_segment` would return one."""
         return not self.finished and (self._writing or bool(self._drafts) or self._tree is not None)
 
-    def next_segment(self, row_cost: float = 0.1) -> Segment:
+    def next_segment(self, row_cost: float = DEFAULT_ROW_COST) -> Segment:
         """What the next pass should compute: one more token of the cloud's own, a tree, or the drafts that wait.
 
         row_cost: what a row more costs, over what a pass costs whatever its rows.
@@ -390,8 +391,7 @@ class Session:
         row = dict(zip(segment.wanted.tolist(), logits, strict=True))  # position -> (V,)
         waited_ns = started_ns - max(self._drafts[0].arrived_ns, self._queued_since)
         self._unbilled += Cost(forward_ns, max(0, waited_ns), 1)
-        corrected = False
-        while self._drafts and not corrected:
+        while self._drafts:
             draft, block = self._drafts[0].draft, self._drafts[0].draft.block
             asked = [position for position in self._drafts[0].asked.tolist() if position in row]
             if not asked:
@@ -399,31 +399,24 @@ class Session:
             outcome = verify(self._rule, row.__getitem__, asked, self._tokens.item)
             correction = None
             if outcome.corrected_at is not None and outcome.token is not None:
-                correction = self._put_right(outcome.corrected_at, outcome.token)
-            corrected = correction is not None
+                correction = self._correct(outcome.corrected_at, outcome.token)
             self._decided = 1 + (asked[-1] if correction is None else correction.position)
             self._near_ties += outcome.near_ties
             answered = self._decided == block.end
             if answered:
                 self._drafts.popleft()
-            if answered or corrected:
+            if answered or correction is not None:
                 self._send_part(Verdict(draft.epoch, self._decided, correction, partial=not answered))
             self._summary = replace(
                 self._summary,
                 num_drafts=self._summary.num_drafts + answered,
                 num_asked=self._summary.num_asked + sum(position < self._decided for position in asked),
-                num_corrections=self._summary.num_corrections + corrected,
+                num_corrections=self._summary.num_corrections + (correction is not None),
             )
-            if not answered:
+            if correction is not None or not answered:
                 break
         self._queued_since = perf_counter_ns()
         self._finish_if_answered()
-
-    def _put_right(self, position: int, token: int) -> Correction:
-        """Put the cloud's token in the place of the drafted one; the drafts behind it stand, in the same epoch."""
-        self._tokens[position] = token
-        self._cached = min(self._cached, len(self._admitted.condition) + position)
-        return Correction(position, (token,), self._epoch)
 
     def _send_part(self, verdict: Verdict) -> None:
         """A verdict, with all that has come up since the last one."""
@@ -457,11 +450,15 @@ class Session:
         self._finish_if_answered()
 
     def _correct(self, position: int, token: int) -> Correction:
-        """Roll back to `position`, put the cloud's token there and begin a new epoch."""
+        """Put the cloud's token in the place of the drafted one.
+
+        What is behind it is void and a new epoch begins; where the cloud carries on, it stands.
+        """
         self._tokens[position] = token
-        self._known = position + 1
         self._cached = min(self._cached, len(self._admitted.condition) + position)
-        self._epoch += 1
+        if not self._admitted.carry_on:
+            self._known = position + 1
+            self._epoch += 1
         return Correction(position, (token,), self._epoch)
 
     def fail(self, error: CiarError) -> None:

@@ -196,8 +196,8 @@ class Client:
                 acceptance=_acceptance(chosen, acceptance, manifest),
             )
             num_nodes = _num_tree_nodes(chosen, tree_nodes, request.acceptance, info.limits)
-            chain = num_nodes == 0 and request.acceptance == COUPLED
-            request = replace(request, carry_on=_carry_on(chosen, carry_on, can=chain and not send_features))
+            asks_chains = chosen in _ASKING and request.acceptance == COUPLED and not num_nodes
+            request = replace(request, carry_on=_carry_on(carry_on, can=asks_chains and not send_features))
             limits = _fitting(info.limits, request.acceptance, manifest)
             chosen_gate = bounded(_gate(chosen, gate, manifest), limits.max_block_tokens)
             pair = self._pair(manifest, deadline)
@@ -370,9 +370,7 @@ def _acceptance(mode: Mode, spec: str, manifest: Manifest) -> Acceptance:
     return acceptance
 
 
-def _carry_on(mode: Mode, value: bool | None, *, can: bool) -> bool:
-    if mode not in _ASKING:
-        can = False
+def _carry_on(value: bool | None, *, can: bool) -> bool:
     if value and not can:
         raise InvalidRequest(
             "carry_on: needs mode 'ciar' or 'lossless', acceptance 'coupled', no tree_nodes and no send_features"

@@ -56,10 +56,15 @@ def _export(
     program.save(str(path))
 
 
+def _cache_shape(drafter: Drafter) -> tuple[int, int, int, int]:
+    """(1, H, T, D) of the keys, and of the values."""
+    return 1, drafter.config.num_heads, drafter.pair.num_tokens, drafter.config.head_dim
+
+
 def export_drafter(drafter: Drafter, path: Path) -> None:
     """Write the drafter's graph with float32 weights; n is dynamic."""
     pair = drafter.pair
-    cache = torch.zeros(1, drafter.config.num_heads, pair.num_tokens, drafter.config.head_dim)
+    cache = torch.zeros(_cache_shape(drafter))
     rows = torch.full((5, len(drafter.config.neighbours)), pair.vocab_size)
     args = (rows, torch.tensor([0]), torch.zeros(pair.caption_length, dtype=torch.int64), cache, cache.clone())
     count = torch.export.Dim("n", min=1, max=pair.num_tokens)
@@ -85,7 +90,7 @@ class DrafterSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        shape = (1, drafter.config.num_heads, drafter.pair.num_tokens, drafter.config.head_dim)
+        shape = _cache_shape(drafter)
         self.caches = [ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for _ in range(2)]
         self.index, self.none_id = drafter.neighbour_index, drafter.pair.vocab_size
 

@@ -53,13 +53,7 @@ def write_bundle(config: RunConfig, paths: RunPaths, folder: Path) -> list[str]:
         run.drafter.config,
         name=export.name,
         version=export.version,
-        defaults=Defaults(
-            guidance=export.guidance,
-            temperature=export.temperature,
-            prefix_rate=export.prefix_rate,
-            gate=export.gate,
-            ask_share=export.ask_share,
-        ),
+        defaults=Defaults(**export.model_dump(include=set(Defaults.model_fields))),
         uncertainty=table.scores["U"],
         ambiguity=table.scores["Ω"],
     )
