@@ -11,15 +11,15 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 # torch first and pinned: an unpinned one would bring gigabytes of CUDA packages.
-$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+$(VENV)/.installed: pyproject.toml cloud_server/pyproject.toml $(CONSTRAINTS)
 	@echo "installing into $(VENV); the first time this takes a few minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable . --editable './cloud_server[dev]'
 	touch $@
 
 demo: $(VENV)/.installed ## Cloud and device as two processes, on the embedded bundle: out/demo.png and a table
-	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m ciar.benchmarks.demo
 
 BENCH_FLAGS ?=
 bench: $(VENV)/.installed ## Every method through every network: out/bench.md, bench.png, bench.jsonl; BENCH_FLAGS=--quick
@@ -42,21 +42,21 @@ lint: $(VENV)/.installed proto-check ## Formatters, linters, types, import rules
 	$(BIN)/buf lint
 	$(BIN)/hadolint deploy/*.Dockerfile
 
-PROTO = shared/wire/ciar/v1/service.proto
+PROTO = ciar/v1/service.proto
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iprotos
 
 proto: $(VENV)/.installed ## Generate the stubs from protos/
-	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. protos/$(PROTO)
+	$(PROTOC) --python_out=shared --pyi_out=shared --grpc_python_out=shared protos/$(PROTO)
 
 proto-check: $(VENV)/.installed
 	@rm -rf build/proto && mkdir -p build/proto
 	@$(PROTOC) --python_out=build/proto --pyi_out=build/proto --grpc_python_out=build/proto protos/$(PROTO)
-	@diff -r --exclude=__pycache__ build/proto/shared/wire shared/wire || (echo "stubs are stale: run make proto"; exit 1)
+	@diff -r --exclude=__pycache__ build/proto/ciar/v1 shared/ciar/v1 || (echo "stubs are stale: run make proto"; exit 1)
 
 constraints: ## Resolve every dependency but torch anew, and pin what comes out in constraints.txt
 	$(PYTHON) -m venv --clear build/newest
 	build/newest/bin/pip install --quiet "$(TORCH)"
-	build/newest/bin/pip install --quiet --editable '.[dev]'
+	build/newest/bin/pip install --quiet --editable . --editable './cloud_server[dev]'
 	head -2 $(CONSTRAINTS) > build/constraints.txt
 	build/newest/bin/pip freeze --exclude-editable | grep -vE '^(torch|triton|nvidia-|cuda-)' >> build/constraints.txt
 	mv build/constraints.txt $(CONSTRAINTS)

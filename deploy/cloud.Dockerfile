@@ -1,4 +1,4 @@
-# The cloud service: `ciar serve` with a bundle, and nothing of the device.
+# The cloud service: `ciar serve` with a bundle.
 #
 #   make image                                                                   CPU
 #   make image IMAGE_FLAGS='--build-arg TORCH_INDEX=' IMAGE=ciar-cloud:cuda      CUDA
@@ -16,14 +16,13 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN python3 -m venv /opt/ciar \
     && /opt/ciar/bin/pip install --no-cache-dir --no-deps ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "${TORCH}"
 
-# .dockerignore leaves the device's package out of the context, so it cannot get into the wheel.
 COPY . /source
-RUN /opt/ciar/bin/pip install --no-cache-dir --constraint /source/constraints.txt '/source[cloud]' \
+RUN /opt/ciar/bin/pip install --no-cache-dir --constraint /source/constraints.txt /source /source/cloud_server \
     && /opt/ciar/bin/pip check \
     && /opt/ciar/bin/pip uninstall --yes pip \
     && rm -rf /opt/ciar/lib/python3*/site-packages/torch/include /opt/ciar/lib/python3*/site-packages/torch/test \
     && find /opt/ciar/lib/python3*/site-packages/torch/bin -mindepth 1 ! -name torch_shm_manager -delete \
-    && /opt/ciar/bin/python -c 'import cloud_server.server'
+    && /opt/ciar/bin/python -c 'import ciar.cloud_server.server'
 
 
 FROM ${BASE}

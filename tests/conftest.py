@@ -45,7 +45,7 @@ def cloud(request: pytest.FixtureRequest, tiny_bundle: Path) -> Iterator[Running
 def _start(bundle: Path, settings: dict[str, Any]) -> RunningCloud:
     import torch
 
-    from cloud_server.settings import Settings
+    from ciar.cloud_server.settings import Settings
     from tests.support.running_cloud import RunningCloud
 
     torch.set_num_threads(1)  # a tiny model gains nothing from threads

@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ciar.shared.bundle import embedded_bundle
 from tests.support.server_process import ServerProcess
 
 REPOSITORY = Path(__file__).parents[1]
-BUNDLE = REPOSITORY / "bundles" / "icons"
+BUNDLE = embedded_bundle()
 
 IMPORT_EVERYTHING = """
 import importlib, importlib.metadata, json, pkgutil, sys
 names = []
-for root in ("shared", "device_client"):
+for root in ("ciar.shared", "ciar.device_client", "ciar.v1"):
     package = importlib.import_module(root)
     names += [root, *(found.name for found in pkgutil.walk_packages(package.__path__, root + "."))]
 for name in names:
@@ -45,7 +46,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder / "venv", with_pip=True)
     executables = folder / "venv" / "bin"
     constraints = REPOSITORY / "constraints.txt"
-    _run(executables / "pip", "install", "--quiet", "--constraint", constraints, f"{source}[device]", cwd=folder)
+    _run(executables / "pip", "install", "--quiet", "--constraint", constraints, f"{source}[cli]", cwd=folder)
     return executables
 
 
@@ -60,10 +61,10 @@ def server() -> Iterator[ServerProcess]:
 def test_it_brings_no_torch_and_every_module_can_be_imported(device: Path, tmp_path: Path) -> None:
     found = json.loads(_run(device / "python", "-c", IMPORT_EVERYTHING, cwd=tmp_path))
     assert Path(found["where"]).is_relative_to(device.parent), "the installed package, not the checkout"
-    assert {"shared.cli", "device_client.cli", "device_client.client"} <= set(found["modules"])
+    assert {"ciar.shared.cli", "ciar.device_client.cli", "ciar.device_client.client"} <= set(found["modules"])
     assert "onnxruntime" in found["installed"]
     assert not {"torch", "transformers", "safetensors"} & {*found["installed"], *found["loaded"]}
-    assert not {name for name in found["loaded"] if name.split(".")[0] == "cloud_server"}
+    assert not {name for name in found["loaded"] if name.startswith("ciar.cloud_server")}
 
 
 def test_it_draws_a_picture(device: Path, server: ServerProcess, tmp_path: Path) -> None:
@@ -85,13 +86,13 @@ def test_it_draws_a_picture(device: Path, server: ServerProcess, tmp_path: Path)
 def test_a_command_of_the_cloud_says_what_to_install(device: Path, tmp_path: Path) -> None:
     result = subprocess.run([device / "ciar", "serve"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert "pip install 'ciar[cloud]'" in result.stderr
+    assert "pip install 'ciar-cloud'" in result.stderr
 
 
 def _only_what_is_packaged(folder: str, names: list[str]) -> set[str]:
     if Path(folder) != REPOSITORY:
         return {name for name in names if name == "__pycache__"}
-    packaged = {"LICENSE", "README.md", "pyproject.toml", "shared", "device_client", "cloud_server", "bundles"}
+    packaged = {"LICENSE", "README.md", "pyproject.toml", "protos", "shared", "device_client"}
     return set(names) - packaged
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measurement import Measurement
-from shared.bundle import Manifest
+from ciar.benchmarks.measurement import Measurement
+from ciar.shared.bundle import Manifest
 from tests.device_client.tiny_graphs import write_device_files
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.accepting import AcceptingTransport
-from device_client import Client, Decision
-from shared.bundle import Manifest
+from ciar.benchmarks.accepting import AcceptingTransport
+from ciar.device_client import Client, Decision
+from ciar.shared.bundle import Manifest
 from tests.device_client.fakes import FakeCloud
 
 

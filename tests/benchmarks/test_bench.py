@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bench import plan, run
-from benchmarks.journal import NAME, Journal, require_writable
-from benchmarks.measurement import Measurement, Task
-from shared.errors import InvalidRequest, Unavailable
+from ciar.benchmarks.bench import plan, run
+from ciar.benchmarks.journal import NAME, Journal, require_writable
+from ciar.benchmarks.measurement import Measurement, Task
+from ciar.shared.errors import InvalidRequest, Unavailable
 
 PROFILES, METHODS, PROMPTS, SEEDS = ("loopback", "5g"), ("cloud", "ciar", "device"), ("heart", "star"), (0, 1)
 CONFIGURATION = {"methods": list(METHODS), "seeds": list(SEEDS), "bundle": {"digest": "d"}}

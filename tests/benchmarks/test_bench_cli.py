@@ -14,22 +14,22 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.machine import Placement
-from benchmarks.methods import Setting, find_method
-from benchmarks.network import RelayProcess
-from benchmarks.profiles import Latency, Profile, Reset
-from benchmarks.prompts import prompts_of
-from benchmarks.stage import Stage
-from cloud_server.settings import EMBEDDED_BUNDLE
-from device_client import Client
-from shared import cli
-from shared.bundle import MANIFEST
-from shared.captions import CaptionVocabulary
+from ciar.benchmarks.machine import Placement
+from ciar.benchmarks.methods import Setting, find_method
+from ciar.benchmarks.network import RelayProcess
+from ciar.benchmarks.profiles import Latency, Profile, Reset
+from ciar.benchmarks.prompts import prompts_of
+from ciar.benchmarks.stage import Stage
+from ciar.cloud_server.settings import EMBEDDED_BUNDLE
+from ciar.device_client import Client
+from ciar.shared import cli
+from ciar.shared.bundle import MANIFEST
+from ciar.shared.conditioning import CaptionVocabulary
 from tests.support.pictures import assert_same_picture
 from tests.support.server_process import REPOSITORY, ServerProcess
 
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # even from a background job
-BENCH = [sys.executable, "-c", f"{INTERRUPTIBLE}; from shared.cli import main; main()", "bench"]
+BENCH = [sys.executable, "-c", f"{INTERRUPTIBLE}; from ciar.shared.cli import main; main()", "bench"]
 SMALL = ["--prompts", "1", "--method", "ciar", "--method", "device", "--profile", "loopback", "--profile", "lan"]
 
 

@@ -8,9 +8,9 @@ import shlex
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.methods import METHODS
-from benchmarks.profiles import PROFILES, Bandwidth, find_profile
-from shared import cli
+from ciar.benchmarks.methods import METHODS
+from ciar.benchmarks.profiles import PROFILES, Bandwidth, find_profile
+from ciar.shared import cli
 from tests.support.server_process import REPOSITORY
 
 TEXT = (REPOSITORY / "docs" / "benchmark.md").read_text(encoding="utf-8")

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import benchmarks.budget as tool
-from benchmarks.budget import Budget, Floors, Question, device_targets, sheets, to_dict
-from benchmarks.budget_server import targets
-from benchmarks.measurement import Measurement
-from benchmarks.pingpong import PingPong
-from benchmarks.stopwatch import Total
+import ciar.benchmarks.budget as tool
+from ciar.benchmarks.budget import Budget, Floors, Question, device_targets, sheets, to_dict
+from ciar.benchmarks.budget_server import targets
+from ciar.benchmarks.measurement import Measurement
+from ciar.benchmarks.pingpong import PingPong
+from ciar.benchmarks.stopwatch import Total
 
 QUESTION = Question(10, 80, 20, 2.0, 1.2, 0.1, 0.8, 0.4, 2.0)
 FLOORS = Floors(1.0, 2.0, 3.0, 4.0, 5.0)

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.demo import PROMPTS, Row, sheet, tables
-from device_client import Decision, Mode, Result, Timings, Traffic
+from ciar.benchmarks.demo import PROMPTS, Row, sheet, tables
+from ciar.device_client import Decision, Mode, Result, Timings, Traffic
 
 
 def result(mode: Mode, tokens: tuple[int, ...], decisions: tuple[Decision, ...], seconds: float) -> Result:

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.figures import Spread, floors_s, rows_of, unexplained
-from benchmarks.machine import PACKAGES
-from benchmarks.measurement import Measurement
-from benchmarks.methods import METHODS
-from benchmarks.plots import write_plots
-from benchmarks.profiles import PROFILES
-from benchmarks.report import WIDTH, footer, header, markdown, sheets, to_table
+from ciar.benchmarks.figures import Spread, floors_s, rows_of, unexplained
+from ciar.benchmarks.machine import PACKAGES
+from ciar.benchmarks.measurement import Measurement
+from ciar.benchmarks.methods import METHODS
+from ciar.benchmarks.plots import write_plots
+from ciar.benchmarks.profiles import PROFILES
+from ciar.benchmarks.report import WIDTH, footer, header, markdown, sheets, to_table
 
 Make = Callable[..., Measurement]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from benchmarks.gates import (
+from ciar.benchmarks.gates import (
     Doubt,
     DoubtThreshold,
     Recorder,
@@ -20,7 +20,7 @@ from benchmarks.gates import (
     outside_set,
     random_doubt,
 )
-from device_client import AlwaysAsk, Scores
+from ciar.device_client import AlwaysAsk, Scores
 
 UNIFORM = np.linspace(0, 1, 101).tolist()
 DOUBTS = {

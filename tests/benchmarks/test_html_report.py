@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.figures import rows_of
-from benchmarks.html_report import html, overview
-from benchmarks.machine import PACKAGES
-from benchmarks.measurement import Measurement
-from benchmarks.profiles import PROFILES
-from benchmarks.report import GLOSSARY
+from ciar.benchmarks.figures import rows_of
+from ciar.benchmarks.html_report import html, overview
+from ciar.benchmarks.machine import PACKAGES
+from ciar.benchmarks.measurement import Measurement
+from ciar.benchmarks.profiles import PROFILES
+from ciar.benchmarks.report import GLOSSARY
 
 Make = Callable[..., Measurement]
 

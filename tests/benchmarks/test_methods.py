@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.gates import DoubtThreshold
-from benchmarks.machine import environment, on_cores, place
-from benchmarks.methods import BASE, CIAR, METHODS, QUICK_METHODS, Setting, find_method
-from benchmarks.prompts import prompts_of
-from device_client import Client, Decision, Mode, Scores
-from shared.acceptance import lantern_neighbours
-from shared.bundle import Manifest
-from shared.captions import CaptionVocabulary
-from shared.errors import InvalidRequest
-from shared.types import Sampling
+from ciar.benchmarks.gates import DoubtThreshold
+from ciar.benchmarks.machine import environment, on_cores, place
+from ciar.benchmarks.methods import BASE, CIAR, METHODS, QUICK_METHODS, Setting, find_method
+from ciar.benchmarks.prompts import prompts_of
+from ciar.device_client import Client, Decision, Mode, Scores
+from ciar.shared.bundle import Manifest
+from ciar.shared.conditioning import CaptionVocabulary
+from ciar.shared.errors import InvalidRequest
+from ciar.shared.types import Sampling
+from ciar.shared.verification import lantern_neighbours
 from tests.device_client.fakes import FakeCloud
 
 

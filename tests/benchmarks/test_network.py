@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.link import Link, TokenBucket
-from benchmarks.network import RelayProcess
-from benchmarks.profiles import PROFILES, Bandwidth, Latency, Profile, Reset, Stall, find_profile
-from shared.errors import InvalidRequest
+from ciar.benchmarks.link import Link, TokenBucket
+from ciar.benchmarks.network import RelayProcess
+from ciar.benchmarks.profiles import PROFILES, Bandwidth, Latency, Profile, Reset, Stall, find_profile
+from ciar.shared.errors import InvalidRequest
 
 HANGS_S = 20.0
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.stopwatch import Stopwatch, Target
+from ciar.benchmarks.stopwatch import Stopwatch, Target
 
 
 class Clock:

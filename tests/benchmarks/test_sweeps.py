@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from benchmarks.figures import rows_of
-from benchmarks.measurement import Measurement
-from benchmarks.methods import BASE
-from benchmarks.sweeps import FIGURES, SWEEPS, VOCABULARY, X, crossing, crossings, make_sweep
-from benchmarks.sweeps_plots import write_sweep_plot
-from benchmarks.sweeps_report import records, remarks, sheet
-from benchmarks.sweeps_vocabulary import require_sizes
-from shared import cli
-from shared.errors import InvalidRequest
+from ciar.benchmarks.figures import rows_of
+from ciar.benchmarks.measurement import Measurement
+from ciar.benchmarks.methods import BASE
+from ciar.benchmarks.sweeps import FIGURES, SWEEPS, VOCABULARY, X, crossing, crossings, make_sweep
+from ciar.benchmarks.sweeps_plots import write_sweep_plot
+from ciar.benchmarks.sweeps_report import records, remarks, sheet
+from ciar.benchmarks.sweeps_vocabulary import require_sizes
+from ciar.shared import cli
+from ciar.shared.errors import InvalidRequest
 from tests.support.server_process import ServerProcess
 
 Make = Callable[..., Measurement]

@@ -9,14 +9,14 @@ from typing import TypeVar
 
 import pytest
 
-from benchmarks.measurement import Measurement, Task, measure
-from benchmarks.methods import CIAR, Setting, find_method
-from benchmarks.waits import TimedTransport
-from device_client import Client
-from device_client.transport import Session
-from shared.bundle import Manifest
-from shared.coupling import draw
-from shared.types import CloudFrame, Cost, DeviceFrame, Sampling, Verdict, Written
+from ciar.benchmarks.measurement import Measurement, Task, measure
+from ciar.benchmarks.methods import CIAR, Setting, find_method
+from ciar.benchmarks.waits import TimedTransport
+from ciar.device_client import Client
+from ciar.device_client.transport import Session
+from ciar.shared.bundle import Manifest
+from ciar.shared.sampling import draw
+from ciar.shared.types import CloudFrame, Cost, DeviceFrame, Sampling, Verdict, Written
 from tests.device_client.fakes import FakeCloud
 
 Frame = TypeVar("Frame", Verdict, Written)
@@ -87,9 +87,9 @@ def timed(
         clock.now += DRAFT_S
         return draw(*arguments)  # type: ignore[arg-type]
 
-    for module in ("device_client.loop", "device_client.client", "benchmarks.measurement"):
+    for module in ("ciar.device_client.loop", "ciar.device_client.client", "ciar.benchmarks.measurement"):
         monkeypatch.setattr(f"{module}.perf_counter", clock)
-    monkeypatch.setattr("device_client.loop.draw", slow_draw)
+    monkeypatch.setattr("ciar.device_client.loop.draw", slow_draw)
     cloud = SlowCloud(manifest, {name: (device_folder / name).read_bytes() for name in manifest.files})
     cloud.clock = clock
     transport = TimedTransport(cloud, clock)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloud_server.admission import Admission
-from shared.bundle import Manifest, load_manifest
-from shared.captions import CaptionVocabulary
-from shared.errors import Busy, InvalidRequest, PairMismatch, Unavailable
-from shared.types import Block, Classic, Lantern, Limits, Open, Sampling
+from ciar.cloud_server.admission import Admission
+from ciar.shared.bundle import Manifest, load_manifest
+from ciar.shared.conditioning import CaptionVocabulary
+from ciar.shared.errors import Busy, InvalidRequest, PairMismatch, Unavailable
+from ciar.shared.types import Block, Classic, Lantern, Limits, Open, Sampling
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared import codec
-from shared.types import Acceptance, Block, Classic, Coupled, Finish, Lantern, Sampling, Verdict
-from shared.wire.ciar.v1 import service_pb2 as pb
+from ciar.shared import codec
+from ciar.shared.types import Acceptance, Block, Classic, Coupled, Finish, Lantern, Sampling, Verdict
+from ciar.v1 import service_pb2 as pb
 from tests.support.raw_client import DEADLINE_S, Conversation, RawClient, ask_all
 from tests.support.running_cloud import RunningCloud
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloud_server.engine import Engine
-from cloud_server.session import Segment
-from shared.errors import CiarError, InternalError, InvalidRequest, ProtocolError
-from shared.types import CloudFrame, Draft, Finish, Lantern, Limits, Opened, Summary, Verdict, Written
+from ciar.cloud_server.batch import Segment
+from ciar.cloud_server.engine import Engine, SessionFactory
+from ciar.cloud_server.session import Session
+from ciar.shared.errors import CiarError, InternalError, InvalidRequest, ProtocolError
+from ciar.shared.types import CloudFrame, Draft, Finish, Lantern, Limits, Opened, Summary, Verdict, Written
 from tests.support.fake_runner import FakeRunner, R, T, admitted, block, own_picture
 
 DEADLINE_S = 30
@@ -52,13 +54,18 @@ class GatedRunner(FakeRunner):
         return [{segment.slot for segment in segments} for segments in self.passes]
 
 
+def make_session(session_id: str, **fields: Any) -> SessionFactory:
+    limits = Limits(max_block_tokens=T, max_in_flight=4)
+    return partial(Session, admitted(session_id, **fields), num_tokens=T, feature_dim=R, limits=limits)
+
+
 class Device:
     """What one session's device sees."""
 
     def __init__(self, engine: Engine, slot: int, session_id: str | None = None, **fields: Any) -> None:
         self.engine, self.id = engine, session_id or f"session {slot}"
         self._frames: queue.SimpleQueue[CloudFrame | CiarError] = queue.SimpleQueue()
-        engine.open(admitted(self.id, **fields), slot, self._frames.put)
+        engine.open(self.id, slot, self._frames.put, make_session(self.id, **fields))
 
     def read(self) -> CloudFrame | CiarError:
         return self._frames.get(timeout=DEADLINE_S)
@@ -83,9 +90,7 @@ def start_engine(runner: GatedRunner) -> Iterator[Callable[..., Engine]]:
     engines: list[Engine] = []
 
     def start(**fields: Any) -> Engine:
-        engine = Engine(
-            runner, num_tokens=T, feature_dim=R, limits=Limits(max_block_tokens=T, max_in_flight=4), **fields
-        )
+        engine = Engine(runner, **fields)
         engine.start()
         engines.append(engine)
         return engine
@@ -208,7 +213,7 @@ def test_a_reply_that_breaks_harms_only_its_session(runner: GatedRunner, start_e
         if isinstance(frame, Written):
             raise RuntimeError("nobody listens any more")
 
-    engine.open(admitted("broken", write_until=2), 0, broken)
+    engine.open("broken", 0, broken, make_session("broken", write_until=2))
     assert len(Device(engine, 1, write_until=2).read_prefix()) == 2
     assert engine.alive
 

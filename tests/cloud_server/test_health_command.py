@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from shared.cli import app
+from ciar.shared.cli import app
 from tests.support.running_cloud import RunningCloud
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import pytest
 
-from cloud_server.logs import JsonFormatter, configure_logging
+from ciar.cloud_server.logs import JsonFormatter, configure_logging
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def root() -> Iterator[logging.Logger]:
 
 
 def record(message: str = "opened", **extra: object) -> logging.LogRecord:
-    return logging.getLogger("cloud_server.service").makeRecord(
-        "cloud_server.service", logging.INFO, "file", 1, message, (), None, extra=extra
+    return logging.getLogger("ciar.cloud_server.service").makeRecord(
+        "ciar.cloud_server.service", logging.INFO, "file", 1, message, (), None, extra=extra
     )
 
 
@@ -37,7 +37,7 @@ def test_a_record_is_one_line_of_json() -> None:
     assert "\n" not in line
     fields = json.loads(line)
     assert fields["event"] == "two\nlines"
-    assert (fields["level"], fields["logger"]) == ("info", "cloud_server.service")
+    assert (fields["level"], fields["logger"]) == ("info", "ciar.cloud_server.service")
     assert (fields["session"], fields["slot"]) == ("abc", 3)
     assert fields["path"] == str(object)
     assert datetime.fromisoformat(fields["time"]).utcoffset() is not None

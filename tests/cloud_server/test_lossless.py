@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.types import Sampling, Summary
+from ciar.shared.types import Sampling, Summary
 from tests.support.raw_client import RawClient
 from tests.support.running_cloud import RunningCloud
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cloud_server.pass_cost import DEFAULT_ROW_COST, MAX_ROWS, PassCost
+from ciar.cloud_server.pass_cost import DEFAULT_ROW_COST, MAX_ROWS, PassCost
 
 
 def learnt(fixed: float, slope: float, rows: list[int], noise: float = 0.0) -> PassCost:

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from cloud_server.runner import ModelRunner, load_transformer
-from cloud_server.session import Segment
-from cloud_server.transformer import Transformer, TransformerConfig
-from shared.errors import PairMismatch
+from ciar.cloud_server.batch import Segment
+from ciar.cloud_server.runner import ModelRunner, load_transformer
+from ciar.cloud_server.transformer import Transformer, TransformerConfig
+from ciar.shared.errors import PairMismatch
 from tests.support.tiny_bundle import CONFIG, make_transformer
 
 T, V, C, R = CONFIG.num_tokens, CONFIG.vocab_size, CONFIG.caption_length, CONFIG.feature_dim

@@ -11,10 +11,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from typer.testing import CliRunner
 
-from cloud_server.server import SERVICE_NAME
-from cloud_server.service import CiarServicer
-from shared.cli import app
-from shared.wire.ciar.v1 import service_pb2 as pb
+from ciar.cloud_server.server import SERVICE_NAME
+from ciar.cloud_server.service import CiarServicer
+from ciar.shared.cli import app
+from ciar.v1 import service_pb2 as pb
 from tests.support.running_cloud import RunningCloud
 
 DEADLINE_S = 30

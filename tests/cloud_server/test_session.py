@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloud_server.session import Session
-from shared.errors import CiarError, InternalError, InvalidRequest, ProtocolError
-from shared.types import (
+from ciar.cloud_server.session import Session
+from ciar.shared.errors import CiarError, InternalError, InvalidRequest, ProtocolError
+from ciar.shared.types import (
     Acceptance,
     Block,
     Classic,
@@ -43,10 +43,10 @@ class Table:
         self.session = Session(
             admitted(**fields),
             0,
+            self.replies.append,
             num_tokens=T,
             feature_dim=R,
             limits=limits or Limits(max_block_tokens=8, max_in_flight=3),
-            reply=self.replies.append,
         )
 
     def step(self) -> None:

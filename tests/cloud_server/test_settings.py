@@ -12,9 +12,9 @@ import torch
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from cloud_server.settings import EMBEDDED_BUNDLE, Settings
-from shared.cli import app
-from shared.errors import InvalidRequest
+from ciar.cloud_server.settings import EMBEDDED_BUNDLE, Settings
+from ciar.shared.cli import app
+from ciar.shared.errors import InvalidRequest
 from tests.support.running_cloud import RunningCloud
 
 RUNNER = CliRunner()

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from cloud_server.transformer import RMSNorm, Transformer, TransformerConfig, llamagen_config, rope_table
+from ciar.cloud_server.transformer import RMSNorm, Transformer, TransformerConfig, llamagen_config, rope_table
 from tests.support.tiny_bundle import CONFIG, make_transformer
 
 LLAMAGEN = CONFIG.model_copy(

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device_client.carried import CarriedTrack
-from device_client.drafter import Proposal
-from device_client.gates import AlwaysAsk, FixedThreshold, Gate, NeverAsk, Scores, bounded
-from device_client.loop import Loop, Request
-from device_client.result import Decision
-from device_client.track import Track
-from device_client.transport import GrpcTransport, Transport
-from device_client.tree import TreeLoop
-from device_client.waiting import Deadline, RetryPolicy
-from shared.bundle import Manifest, load_manifest
-from shared.errors import CiarError, InvalidRequest, PairMismatch
-from shared.types import COUPLED, Acceptance, Classic, Lantern, Limits, Sampling, Tokens
+from ciar.device_client.carried import CarriedTrack
+from ciar.device_client.drafter import Proposal
+from ciar.device_client.gates import AlwaysAsk, FixedThreshold, Gate, NeverAsk, Scores, bounded
+from ciar.device_client.loop import Loop, Request
+from ciar.device_client.result import Decision
+from ciar.device_client.track import Track
+from ciar.device_client.transport import GrpcTransport, Transport
+from ciar.device_client.tree import TreeLoop
+from ciar.device_client.waiting import Deadline, RetryPolicy
+from ciar.shared.bundle import Manifest, load_manifest
+from ciar.shared.errors import CiarError, InvalidRequest, PairMismatch
+from ciar.shared.types import COUPLED, Acceptance, Classic, Lantern, Limits, Sampling, Tokens
 from tests.support.in_process import InProcessTransport
 from tests.support.running_cloud import RunningCloud
 

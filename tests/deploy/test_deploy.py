@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cloud_server.settings import EMBEDDED_BUNDLE, Settings
+from ciar.cloud_server.settings import EMBEDDED_BUNDLE, Settings
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
@@ -119,12 +119,13 @@ def test_the_image_and_the_makefile_pin_the_same_torch(dockerfile: str) -> None:
     assert not re.search(r"^torch==", (REPOSITORY / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def test_the_build_context_holds_what_the_server_needs_and_nothing_of_the_device() -> None:
+def test_the_build_context_holds_what_the_server_needs() -> None:
     lines = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
     assert patterns[0] == "*", "everything is left out unless named"
     taken = {pattern[1:] for pattern in patterns if pattern.startswith("!")}
-    needed = {"LICENSE", "README.md", "constraints.txt", "pyproject.toml", "bundles", "cloud_server", "shared"}
+    members = {"benchmarks", "bundles", "cloud_server", "device_client", "protos", "shared", "training"}
+    needed = {"LICENSE", "README.md", "constraints.txt", "pyproject.toml"} | members
     assert taken == needed
     assert all((REPOSITORY / name).exists() for name in needed)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from device_client import Client, RetryPolicy
-from shared.bundle import Manifest
+from ciar.device_client import Client, RetryPolicy
+from ciar.shared.bundle import Manifest
 from tests.device_client.fakes import FakeCloud
 from tests.device_client.tiny_graphs import write_device_files
 

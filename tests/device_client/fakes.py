@@ -9,13 +9,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from device_client.drafter import Proposal
-from device_client.gates import Scores
-from shared.acceptance import Neighbours, coupled, make_rule, verify, walk
-from shared.bundle import Manifest
-from shared.errors import CiarError, ProtocolError
-from shared.grid import neighbour_index
-from shared.types import (
+from ciar.device_client.drafter import Proposal
+from ciar.device_client.gates import Scores
+from ciar.shared.bundle import Manifest
+from ciar.shared.errors import CiarError, ProtocolError
+from ciar.shared.grid import neighbour_index
+from ciar.shared.types import (
     Block,
     CloudFrame,
     Correction,
@@ -33,6 +32,7 @@ from shared.types import (
     Verdict,
     Written,
 )
+from ciar.shared.verification import Neighbours, coupled, make_rule, verify, walk
 
 CONDITION = (1, 3, 0)
 

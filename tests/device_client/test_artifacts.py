@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from device_client.artifacts import ArtifactCache, default_cache
-from shared.errors import InvalidRequest, PairMismatch, Unavailable
+from ciar.device_client.artifacts import ArtifactCache, default_cache
+from ciar.shared.errors import InvalidRequest, PairMismatch, Unavailable
 from tests.device_client.tiny_graphs import make_manifest
 
 FILES = {"drafter.onnx": b"drafter" * 100, "decoder.onnx": b"decoder"}

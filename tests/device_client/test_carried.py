@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from device_client.carried import REFILL, CarriedTrack
-from device_client.gates import Scores
-from device_client.result import Decision
-from shared.errors import ProtocolError
-from shared.types import Block, Correction, Verdict, Written
+from ciar.device_client.carried import REFILL, CarriedTrack
+from ciar.device_client.gates import Scores
+from ciar.device_client.result import Decision
+from ciar.shared.errors import ProtocolError
+from ciar.shared.types import Block, Correction, Verdict, Written
 
 FEATURE = np.ones(2, np.float32)
 OTHER = 5

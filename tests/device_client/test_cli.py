@@ -11,8 +11,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from device_client import Busy, CiarError, Client, PairMismatch, TimedOut, Unavailable, cli
-from shared.bundle import Manifest
+from ciar.device_client import Busy, CiarError, Client, PairMismatch, TimedOut, Unavailable, cli
+from ciar.shared.bundle import Manifest
 from tests.device_client.conftest import QUICK
 from tests.device_client.fakes import FakeCloud
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from device_client import (
+from ciar.device_client import (
     AlwaysAsk,
     Client,
     Decision,
@@ -22,10 +22,10 @@ from device_client import (
     Unavailable,
     heatmap,
 )
-from device_client import client as client_module
-from device_client.heatmap import COLOURS
-from shared.bundle import Manifest
-from shared.types import Classic, Coupled, Lantern, Sampling
+from ciar.device_client import client as client_module
+from ciar.device_client.heatmap import COLOURS
+from ciar.shared.bundle import Manifest
+from ciar.shared.types import Classic, Coupled, Lantern, Sampling
 from tests.device_client.fakes import FakeCloud
 
 MakeClient = Callable[..., tuple[Client, FakeCloud]]

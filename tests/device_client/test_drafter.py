@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device_client.decoder import Decoder
-from device_client.drafter import Drafter
-from shared.bundle import Manifest
-from shared.errors import PairMismatch
+from ciar.device_client.decoder import Decoder
+from ciar.device_client.drafter import Drafter
+from ciar.shared.bundle import Manifest
+from ciar.shared.errors import PairMismatch
 from tests.device_client.tiny_graphs import write_decoder
 
 TOKENS = np.random.default_rng(0).integers(0, 16, 16)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_client.gates import (
+from ciar.device_client.gates import (
     AlwaysAsk,
     CalibratedThreshold,
     CertifiedBudget,
@@ -22,8 +22,8 @@ from device_client.gates import (
     bounded,
     make_gate,
 )
-from shared.bundle import Manifest
-from shared.errors import InvalidRequest
+from ciar.shared.bundle import Manifest
+from ciar.shared.errors import InvalidRequest
 
 PRIOR = np.linspace(0, 1, 101).tolist()
 SPECS = [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from device_client import LocalServer
-from shared.errors import InvalidRequest, Unavailable
+from ciar.device_client import LocalServer
+from ciar.shared.errors import InvalidRequest, Unavailable
 
 HEALTHY = """
 import sys, grpc, time
@@ -58,11 +58,11 @@ def test_what_does_not_get_ready_is_ended() -> None:
 
 def test_the_command_names_the_bundle() -> None:
     assert LocalServer(Path("x"), arguments=("--threads", "1"))._command[1:] == [
-        "-m", "cloud_server", "--address", "127.0.0.1:0", "--threads", "1", "--bundle", "x",
+        "-P", "-m", "ciar.cloud_server", "--address", "127.0.0.1:0", "--threads", "1", "--bundle", "x",
     ]  # fmt: skip
 
 
 def test_without_the_server_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InvalidRequest, match=r"ciar\[cloud\]"):
+    with pytest.raises(InvalidRequest, match=r"ciar-cloud"):
         LocalServer().start()

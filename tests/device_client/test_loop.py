@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from device_client import loop
-from device_client.carried import CarriedTrack
-from device_client.gates import AlwaysAsk, Gate, NeverAsk, bounded, make_gate
-from device_client.loop import Loop, Request
-from device_client.result import Decision
-from device_client.track import Track
-from device_client.waiting import Deadline, RetryPolicy
-from shared.bundle import Manifest
-from shared.coupling import Noise, sample
-from shared.errors import Busy, CiarError, InvalidRequest, PairMismatch, ProtocolError, TimedOut, Unavailable
-from shared.types import COUPLED, Acceptance, Classic, Lantern, Limits, Sampling
+from ciar.device_client import loop
+from ciar.device_client.carried import CarriedTrack
+from ciar.device_client.gates import AlwaysAsk, Gate, NeverAsk, bounded, make_gate
+from ciar.device_client.loop import Loop, Request
+from ciar.device_client.result import Decision
+from ciar.device_client.track import Track
+from ciar.device_client.waiting import Deadline, RetryPolicy
+from ciar.shared.bundle import Manifest
+from ciar.shared.errors import Busy, CiarError, InvalidRequest, PairMismatch, ProtocolError, TimedOut, Unavailable
+from ciar.shared.sampling import Noise, sample
+from ciar.shared.types import COUPLED, Acceptance, Classic, Lantern, Limits, Sampling
 from tests.device_client.conftest import QUICK
 from tests.device_client.fakes import FakeCloud, FakeDrafter
 

@@ -11,13 +11,13 @@ from typing import Any
 import grpc
 import pytest
 
-from device_client import Client, GrpcTransport
-from shared import codec
-from shared.bundle import Manifest
-from shared.errors import Busy, CiarError, NotFound, ProtocolError, TimedOut, Unavailable, trailing_metadata
-from shared.types import Finish, Sampling
-from shared.wire.ciar.v1 import service_pb2 as pb
-from shared.wire.ciar.v1 import service_pb2_grpc as pb_grpc
+from ciar.device_client import Client, GrpcTransport
+from ciar.shared import codec
+from ciar.shared.bundle import Manifest
+from ciar.shared.errors import Busy, CiarError, NotFound, ProtocolError, TimedOut, Unavailable, trailing_metadata
+from ciar.shared.types import Finish, Sampling
+from ciar.v1 import service_pb2 as pb
+from ciar.v1 import service_pb2_grpc as pb_grpc
 from tests.device_client.conftest import QUICK
 from tests.device_client.fakes import FakeCloud
 

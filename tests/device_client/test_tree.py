@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_client.gates import AlwaysAsk
-from device_client.loop import Request
-from device_client.result import Decision
-from device_client.track import Track
-from device_client.tree import Branches, TreeLoop, grow
-from device_client.waiting import Deadline, RetryPolicy
-from shared.acceptance import law
-from shared.bundle import Manifest
-from shared.coupling import Noise
-from shared.errors import CiarError, ProtocolError, Unavailable
-from shared.tree import ROOT
-from shared.types import Correction, Limits, Sampling, Tokens, TreeDraft, Verdict
+from ciar.device_client.gates import AlwaysAsk
+from ciar.device_client.loop import Request
+from ciar.device_client.result import Decision
+from ciar.device_client.track import Track
+from ciar.device_client.tree import Branches, TreeLoop, grow
+from ciar.device_client.waiting import Deadline, RetryPolicy
+from ciar.shared.bundle import Manifest
+from ciar.shared.errors import CiarError, ProtocolError, Unavailable
+from ciar.shared.sampling import Noise
+from ciar.shared.tree import ROOT
+from ciar.shared.types import Correction, Limits, Sampling, Tokens, TreeDraft, Verdict
+from ciar.shared.verification import law
 from tests.device_client.conftest import QUICK
 from tests.device_client.fakes import CONDITION, FakeCloud, FakeDrafter
 

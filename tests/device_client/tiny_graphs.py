@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, save
 
-from shared.bundle import Manifest
+from ciar.shared.bundle import Manifest
 
 HEIGHT, WIDTH, VOCAB, PHRASES, CAPTION, HEADS, HEAD_DIM, FEATURE = 4, 4, 16, 8, 3, 2, 8, 3
 NUM_TOKENS = HEIGHT * WIDTH

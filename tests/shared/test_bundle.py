@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from shared.bundle import load_manifest, parse_manifest, sha256_of
-from shared.errors import InvalidRequest, PairMismatch
+from ciar.shared.bundle import load_manifest, parse_manifest, sha256_of
+from ciar.shared.errors import InvalidRequest, PairMismatch
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from shared import cli
+from ciar.shared import cli
 
 RUNNER = CliRunner()
 
@@ -37,7 +37,7 @@ def test_a_missing_extra_is_a_sentence(monkeypatch: pytest.MonkeyPatch, name: st
     result = RUNNER.invoke(cli.app, [name])
     assert result.exit_code == 2
     extra = cli.COMMANDS[name][1]
-    assert f"`ciar {name}` needs torch, which is not installed: pip install 'ciar[{extra}]'" in result.output
+    assert f"`ciar {name}` needs torch, which is not installed: pip install '{extra}'" in result.output
 
 
 @pytest.mark.parametrize("name", ["serve", "health"])

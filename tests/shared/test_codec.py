@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from shared import codec
-from shared.errors import InvalidRequest
-from shared.types import (
+from ciar.shared import codec
+from ciar.shared.errors import InvalidRequest
+from ciar.shared.types import (
     Block,
     Classic,
     Correction,
@@ -31,7 +31,7 @@ from shared.types import (
     Verdict,
     Written,
 )
-from shared.wire.ciar.v1 import service_pb2 as pb
+from ciar.v1 import service_pb2 as pb
 
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)

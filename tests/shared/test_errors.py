@@ -7,8 +7,16 @@ import inspect
 import grpc
 import pytest
 
-from shared import errors
-from shared.errors import Busy, CiarError, InternalError, InvalidRequest, PairMismatch, from_status, trailing_metadata
+from ciar.shared import errors
+from ciar.shared.errors import (
+    Busy,
+    CiarError,
+    InternalError,
+    InvalidRequest,
+    PairMismatch,
+    from_status,
+    trailing_metadata,
+)
 
 LEAVES = [
     value

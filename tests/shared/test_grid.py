@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.grid import NEAREST, neighbour_index
+from ciar.shared.grid import NEAREST, neighbour_index
 
 
 def test_nearest_neighbours_of_a_3_by_3_grid() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from shared.acceptance import total_variation
-from shared.intervals import ambiguity, disparity, interfuse, uncertainty
+from ciar.shared.intervals import ambiguity, disparity, interfuse, uncertainty
+from ciar.shared.verification import total_variation
 
 Array = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.tree import ROOT, ancestry, children, depths, follow, longest_path
+from ciar.shared.tree import ROOT, ancestry, children, depths, follow, longest_path
 
 #       root
 #      5    6

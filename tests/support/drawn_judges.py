@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.evaluation.judges import JudgeConfig
-from training.captions import build_vocabulary
-from training.dataset import SplitConfig, write_dataset
-from training.drawn import SET, SHAPES, draw_all
+from ciar.benchmarks.evaluation.judges import JudgeConfig
+from ciar.training.captions import build_vocabulary
+from ciar.training.dataset import SplitConfig, write_dataset
+from ciar.training.drawn import SET, SHAPES, draw_all
 
 CONFIG = JudgeConfig(width=8, embedding=16, concept_steps=60, caption_steps=120, batch_size=32)
 

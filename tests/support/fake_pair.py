@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.evaluation.pictures import Picture
-from benchmarks.evaluation.rollout import Pair
-from device_client.drafter import Proposal
-from device_client.gates import Scores
-from shared.bundle import Manifest
-from shared.captions import CaptionVocabulary
-from shared.types import Sampling, Tokens
+from ciar.benchmarks.evaluation.pictures import Picture
+from ciar.benchmarks.evaluation.rollout import Pair
+from ciar.device_client.drafter import Proposal
+from ciar.device_client.gates import Scores
+from ciar.shared.bundle import Manifest
+from ciar.shared.conditioning import CaptionVocabulary
+from ciar.shared.types import Sampling, Tokens
 from tests.support.fake_runner import C, FakeRunner, R, T, V
 from tests.support.fake_runner import law as fake_law
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud_server.session import Admitted, Segment
-from shared.types import COUPLED, Acceptance, Block, Sampling
+from ciar.cloud_server.batch import Segment
+from ciar.cloud_server.session import Admitted
+from ciar.shared.types import COUPLED, Acceptance, Block, Sampling
 
 T, V, C, R = 12, 8, 2, 3
 """Tokens of a picture, vocabulary, caption length, feature rank."""

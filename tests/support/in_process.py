@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from cloud_server.admission import Admission
-from cloud_server.engine import Engine
-from cloud_server.runner import ModelRunner, load_transformer
-from cloud_server.session import own_rule
-from device_client.transport import Session
-from shared.bundle import MANIFEST, load_manifest
-from shared.captions import CaptionVocabulary
-from shared.codec import to_tokens
-from shared.errors import CiarError, ProtocolError
-from shared.types import CloudFrame, DeviceFrame, Draft, Limits, Open, Sampling, TreeDraft, Written
+from ciar.cloud_server.admission import Admission
+from ciar.cloud_server.engine import Engine
+from ciar.cloud_server.runner import ModelRunner, load_transformer
+from ciar.cloud_server.session import Session as CloudSession
+from ciar.cloud_server.session import own_rule
+from ciar.device_client.transport import Session
+from ciar.shared.bundle import MANIFEST, load_manifest
+from ciar.shared.codec import to_tokens
+from ciar.shared.conditioning import CaptionVocabulary
+from ciar.shared.errors import CiarError, ProtocolError
+from ciar.shared.types import CloudFrame, DeviceFrame, Draft, Limits, Open, Sampling, TreeDraft, Written
 
 
 class InProcessTransport:
@@ -34,8 +35,9 @@ class InProcessTransport:
             retry_after_ms=10,
         )
         runner = ModelRunner(load_transformer(bundle), max_sessions)
-        self.engine = Engine(
-            runner,
+        self.engine = Engine(runner)
+        self.make_session = partial(
+            CloudSession,
             num_tokens=self._manifest.num_tokens,
             feature_dim=self._manifest.feature_dim,
             limits=self._limits,
@@ -55,7 +57,7 @@ class InProcessTransport:
         admitted = self.admission.admit_generate(prompt, sampling, to_tokens(resume_tokens))
         slot = self.admission.acquire_slot()
         replies: queue.SimpleQueue[CloudFrame | CiarError] = queue.SimpleQueue()
-        self.engine.open(admitted, slot, replies.put)
+        self.engine.open(admitted.session_id, slot, replies.put, partial(self.make_session, admitted))
         end = len(resume_tokens)
         try:
             while end < self._manifest.num_tokens:
@@ -68,7 +70,7 @@ class InProcessTransport:
             self.admission.release_slot(slot)
 
     def collaborate(self, timeout_s: float) -> Session:
-        return InProcessSession(self.admission, self.engine)
+        return InProcessSession(self.admission, self.engine, self.make_session)
 
     def close(self) -> None:
         self.engine.stop()
@@ -77,9 +79,9 @@ class InProcessTransport:
 class InProcessSession:
     """One conversation with the engine."""
 
-    def __init__(self, admission: Admission, engine: Engine) -> None:
+    def __init__(self, admission: Admission, engine: Engine, make_session: Callable[..., CloudSession]) -> None:
         self.bytes_up = self.bytes_down = 0
-        self._admission, self._engine = admission, engine
+        self._admission, self._engine, self._make_session = admission, engine, make_session
         self._replies: queue.SimpleQueue[CloudFrame | CiarError] = queue.SimpleQueue()
         self._session_id = ""
         self._slot: int | None = None
@@ -97,7 +99,7 @@ class InProcessSession:
             admitted = self._admission.admit_open(frame)
             self._slot = self._admission.acquire_slot()
             self._session_id = admitted.session_id
-            self._engine.open(admitted, self._slot, self._replies.put)
+            self._engine.open(self._session_id, self._slot, self._replies.put, partial(self._make_session, admitted))
             return
         if isinstance(frame, Draft):
             self._admission.check_draft(frame.block)

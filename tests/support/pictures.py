@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_client import Result
+from ciar.device_client import Result
 
 
 def assert_same_picture(picture: Result, base: Result) -> None:

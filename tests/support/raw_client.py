@@ -9,9 +9,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from shared import codec
-from shared.bundle import load_manifest
-from shared.types import (
+from ciar.shared import codec
+from ciar.shared.bundle import load_manifest
+from ciar.shared.types import (
     COUPLED,
     Acceptance,
     Block,
@@ -26,8 +26,8 @@ from shared.types import (
     Verdict,
     Written,
 )
-from shared.wire.ciar.v1 import service_pb2 as pb
-from shared.wire.ciar.v1 import service_pb2_grpc as pb_grpc
+from ciar.v1 import service_pb2 as pb
+from ciar.v1 import service_pb2_grpc as pb_grpc
 
 DEADLINE_S = 60
 """End of every call, so that a test fails instead of hanging."""

@@ -6,8 +6,8 @@ import asyncio
 import threading
 from concurrent.futures import Future
 
-from cloud_server.server import CloudServer
-from cloud_server.settings import Settings
+from ciar.cloud_server.server import CloudServer
+from ciar.cloud_server.settings import Settings
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 60

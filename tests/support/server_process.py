@@ -10,9 +10,11 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 
+COMMAND = ("ciar.cloud_server", "--threads", "1")
+
 
 class ServerProcess:
-    """`python -m cloud_server` at a fixed loopback port, one thread a pass."""
+    """`python -m ciar.cloud_server` at a fixed loopback port, one thread a pass."""
 
     def __init__(self, *arguments: str) -> None:
         with socket.socket() as probe:
@@ -24,7 +26,17 @@ class ServerProcess:
     def start(self) -> None:
         """Start and wait until it serves."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cloud_server", "--address", self.address, "--threads", "1", *self._arguments],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "ciar.cloud_server",
+                "--address",
+                self.address,
+                "--threads",
+                "1",
+                *self._arguments,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.evaluation.rollout import Table
+from ciar.benchmarks.evaluation.rollout import Table
 
 PREFIX = 2
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cloud_server.transformer import Transformer, TransformerConfig
+from ciar.cloud_server.transformer import Transformer, TransformerConfig
 
 PHRASES = ("heart", "star", "light bulb", "sun", "filled", "outline", "red", "blue", "on cream", "on black")
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from device_client import Client, Decision, Mode, Progress, Result, RetryPolicy, Unavailable
+from ciar.device_client import Client, Decision, Mode, Progress, Result, RetryPolicy, Unavailable
 from tests.support.pictures import assert_same_picture
 from tests.support.server_process import ServerProcess
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.drafter import Drafter, DrafterConfig, PairShape
-from training.tokenizer import Tokenizer, TokenizerConfig
+from ciar.training.drafter import Drafter, DrafterConfig, PairShape
+from ciar.training.tokenizer import Tokenizer, TokenizerConfig
 
 VOCAB, GRID, PHRASES, CAPTION, RANK = 64, 16, 10, 6, 4
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.captions import CaptionConfig, Captioner, build_vocabulary
-from training.palette import FOREGROUNDS, GROUNDS
+from ciar.training.captions import CaptionConfig, Captioner, build_vocabulary
+from ciar.training.palette import FOREGROUNDS, GROUNDS
 
 LABELS = np.array([[0, 0, 0, 0], [1, 1, 3, 2], [2, 0, 7, 5]])
 

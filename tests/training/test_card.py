@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.card import Measured, credit_rows, renewed, words_of
+from ciar.training.card import Measured, credit_rows, renewed, words_of
 
 MEASURED = Measured("3.1 M", "carries a feature", "mine", 7, "2 cores", ["a line", "| a | table |"], "A note.")
 CARD = "# pair\n\nIntro.\n\n## Drafter\nold\n\n### Old part\nold\n\n## Data\n| set |\n"
@@ -26,7 +26,7 @@ def test_a_card_without_such_a_section_gets_one() -> None:
 
 
 def test_the_embedded_pairs_card_has_a_section_to_renew() -> None:
-    card = Path(__file__).parents[2] / "bundles" / "icons" / "README.md"
+    card = Path(__file__).parents[2] / "bundles" / "ciar" / "bundles" / "icons" / "README.md"
     assert card.read_text(encoding="utf-8").count("\n## Drafter") == 1
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from cloud_server.transformer import Transformer, TransformerConfig
-from training.captions import CaptionConfig, Captioner
-from training.cloud_training import CloudTrainer, CloudTrainingConfig, corrupt, load_cloud
-from training.muon import Muon, orthogonalise
-from training.palette import NUM_PAIRS
-from training.sampling import guide, multinomial, roll_out
-from training.token_data import TokenData
+from ciar.cloud_server.transformer import Transformer, TransformerConfig
+from ciar.training.captions import CaptionConfig, Captioner
+from ciar.training.cloud_training import CloudTrainer, CloudTrainingConfig, corrupt, load_cloud
+from ciar.training.muon import Muon, orthogonalise
+from ciar.training.palette import NUM_PAIRS
+from ciar.training.sampling import guide, multinomial, roll_out
+from ciar.training.token_data import TokenData
 
 VOCAB = 64
 

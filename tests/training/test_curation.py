@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.curation import STYLES, CurationConfig, consensus, curate, drop_duplicates, style_of
-from training.drawn import SHAPES, draw
-from training.icons import Drawing, base_name, place
+from ciar.training.curation import STYLES, CurationConfig, consensus, curate, drop_duplicates, style_of
+from ciar.training.drawn import SHAPES, draw
+from ciar.training.icons import Drawing, base_name, place
 
 
 @pytest.mark.parametrize("shape", SHAPES)

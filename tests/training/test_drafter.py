@@ -11,10 +11,10 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from shared import intervals
-from shared.grid import neighbour_index
-from training.drafter import Drafter, DrafterStepper, gather_neighbours, interfuse, scores
-from training.onnx_export import DrafterSession, check_drafter, export_drafter, quantize
+from ciar.shared import intervals
+from ciar.shared.grid import neighbour_index
+from ciar.training.drafter import Drafter, DrafterStepper, gather_neighbours, interfuse, scores
+from ciar.training.onnx_export import DrafterSession, check_drafter, export_drafter, quantize
 
 
 def test_interfuse_is_the_shared_one() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.drafter import DrafterConfig, PairShape
-from training.drafter_training import DrafterTrainer, DrafterTrainingConfig, LossWeights, inter_dro
-from training.laws import LawCache
+from ciar.training.drafter import DrafterConfig, PairShape
+from ciar.training.drafter_training import DrafterTrainer, DrafterTrainingConfig, LossWeights, inter_dro
+from ciar.training.laws import LawCache
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from training.emoji import PACKAGES, read_emoji
-from training.icons import SourceError
+from ciar.training.emoji import PACKAGES, read_emoji
+from ciar.training.icons import SourceError
 
 NAMES = [
     {"unified": "1F600", "name": "GRINNING FACE", "category": "Smileys & Emotion"},

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cloud_server.transformer import Transformer, TransformerConfig
-from training.drafter import Drafter, DrafterConfig, PairShape
-from training.feature_training import FeatureTrainer, FeatureTrainingConfig, Variant
-from training.laws import LawCache
+from ciar.cloud_server.transformer import Transformer, TransformerConfig
+from ciar.training.drafter import Drafter, DrafterConfig, PairShape
+from ciar.training.feature_training import FeatureTrainer, FeatureTrainingConfig, Variant
+from ciar.training.laws import LawCache
 
 SHAPE = TransformerConfig(
     dim=16, num_layers=1, num_heads=2, ffn_dim=16, vocab_size=24, grid_height=4, grid_width=4, num_phrases=8,

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.captions import CaptionConfig
-from training.dataset import DatasetError, SplitConfig
-from training.folder import read_folder
-from training.icons import IconSet
-from training.picture_set import load_pictures, square, write_pictures
+from ciar.training.captions import CaptionConfig
+from ciar.training.dataset import DatasetError, SplitConfig
+from ciar.training.folder import read_folder
+from ciar.training.icons import IconSet
+from ciar.training.picture_set import load_pictures, square, write_pictures
 
 SETS = {"folder": IconSet("folder", "mine", "me", "", "CC0-1.0", "")}
 

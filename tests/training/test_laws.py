@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from cloud_server.transformer import Transformer, TransformerConfig
-from shared.captions import CaptionVocabulary
-from training.dataset import held_out_combination
-from training.drafter import Drafter, DrafterConfig, PairShape
-from training.laws import LawCache, LawsConfig, Prompter, by_both, write_shards
-from training.sampling import multinomial
+from ciar.cloud_server.transformer import Transformer, TransformerConfig
+from ciar.shared.conditioning import CaptionVocabulary
+from ciar.training.dataset import held_out_combination
+from ciar.training.drafter import Drafter, DrafterConfig, PairShape
+from ciar.training.laws import LawCache, LawsConfig, Prompter, by_both, write_shards
+from ciar.training.sampling import multinomial
 
 KINDS = {
     "concept": tuple(f"thing{i}" for i in range(12)),

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.onnx_export import check_decoder, export_decoder
-from training.picture_tokenizer import PictureTokenizer
-from training.tokenizer import TokenizerConfig
+from ciar.training.onnx_export import check_decoder, export_decoder
+from ciar.training.picture_tokenizer import PictureTokenizer
+from ciar.training.tokenizer import TokenizerConfig
 
 
 @pytest.fixture

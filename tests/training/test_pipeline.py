@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from shared.captions import CaptionVocabulary
-from training.pipeline import require_own, require_tokenizer
-from training.settings import CloudShape, RunConfig
-from training.tokenizer import Tokenizer, TokenizerConfig
+from ciar.shared.conditioning import CaptionVocabulary
+from ciar.training.pipeline import require_own, require_tokenizer
+from ciar.training.settings import CloudShape, RunConfig
+from ciar.training.tokenizer import Tokenizer, TokenizerConfig
 
 TOKENIZER = TokenizerConfig(vocab_size=64, encoder_width=8, decoder_width=8, num_blocks=0)
 WORDS = CaptionVocabulary(length=4, phrases=("bell", "heart"))

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from training.dataset import DatasetError
-from training.domains import IconDomain, PictureDomain, load_domain
-from training.preparation import prepare
-from training.settings import RunConfig
-from training.token_data import PictureTokens, TokenData
+from ciar.training.dataset import DatasetError
+from ciar.training.domains import IconDomain, PictureDomain, load_domain
+from ciar.training.preparation import prepare
+from ciar.training.settings import RunConfig
+from ciar.training.token_data import PictureTokens, TokenData
 
 
 @pytest.fixture

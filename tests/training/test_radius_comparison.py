@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from training.drafter import Drafter, DrafterConfig, PairShape
-from training.laws import LawCache
-from training.metrics import tabulate
-from training.radius_comparison import INITIAL_RADIUS, VARIANTS, RadiusConfig, freeze, train_radius
-from training.ranking import aurc
+from ciar.training.drafter import Drafter, DrafterConfig, PairShape
+from ciar.training.laws import LawCache
+from ciar.training.metrics import tabulate
+from ciar.training.radius_comparison import INITIAL_RADIUS, VARIANTS, RadiusConfig, freeze, train_radius
+from ciar.training.ranking import aurc
 
 PREFIX, TEMPERATURE = 3, 0.75
 

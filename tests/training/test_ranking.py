@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.ranking import accepted_mean, aurc, auroc, risk_curve
+from ciar.training.ranking import accepted_mean, aurc, auroc, risk_curve
 
 
 def test_the_risk_curve_is_the_mean_risk_of_the_least_doubtful() -> None:

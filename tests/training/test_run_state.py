@@ -12,7 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from training.run_state import Budget, NumpyState, TorchState, TrainingRun, pick_device
+from ciar.training.run_state import Budget, NumpyState, TorchState, TrainingRun, pick_device
 
 
 class Walk:

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
-from training.cli import app
-from training.settings import ConfigError, load_config
+from ciar.training.cli import app
+from ciar.training.settings import ConfigError, load_config
 
-CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.toml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "training" / "ciar" / "training" / "configs").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -125,7 +125,7 @@ def test_smoke_chain_on_a_folder(tmp_path: Path) -> None:
     _draw_images(images)
     bundle = _run_chain(_changed(_config("smoke-folder"), '"runs/images"', f'"{images}"', tmp_path), tmp_path)
     assert "images for a smoke run" in (bundle / "README.md").read_text(encoding="utf-8")
-    from shared.cli import app as ciar
+    from ciar.shared.cli import app as ciar
 
     picture = tmp_path / "picture.png"
     command = ["generate", "a red disc on white", "--bundle", str(bundle), "-o", str(picture), "--seed", "1"]
@@ -170,7 +170,7 @@ def _draw_images(folder: Path) -> None:
 
 def _run_chain(config: Path, folder: Path) -> Path:
     """All steps of a run; the folder of its bundle."""
-    from shared.bundle import load_manifest
+    from ciar.shared.bundle import load_manifest
 
     options = ["--config", str(config), "--run", str(folder / "run")]
     for step in (*STEPS, "export"):

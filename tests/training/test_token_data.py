@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.captions import CaptionConfig, Captioner, build_vocabulary
-from training.dataset import held_out_combination
-from training.palette import FOREGROUNDS, GROUNDS, NUM_PAIRS, split_pair
-from training.token_data import PictureTokens, TokenData, held_out_table
+from ciar.training.captions import CaptionConfig, Captioner, build_vocabulary
+from ciar.training.dataset import held_out_combination
+from ciar.training.palette import FOREGROUNDS, GROUNDS, NUM_PAIRS, split_pair
+from ciar.training.token_data import PictureTokens, TokenData, held_out_table
 
 CONCEPTS = ["bell", "heart", "star"]
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from training.drawn import draw
-from training.palette import FOREGROUNDS, GROUNDS, NUM_PAIRS, pair_index, split_pair
-from training.tokenizer import PictureDecoder, Quantizer, Tokenizer, colour_tokens
+from ciar.training.drawn import draw
+from ciar.training.palette import FOREGROUNDS, GROUNDS, NUM_PAIRS, pair_index, split_pair
+from ciar.training.tokenizer import PictureDecoder, Quantizer, Tokenizer, colour_tokens
 
 
 def _mask() -> torch.Tensor:

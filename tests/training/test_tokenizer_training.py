@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from training.drawn import draw
-from training.picture_tokenizer import PictureTokenizer
-from training.run_state import TrainingRun
-from training.tokenizer import Tokenizer, TokenizerConfig
-from training.tokenizer_training import (
+from ciar.training.drawn import draw
+from ciar.training.picture_tokenizer import PictureTokenizer
+from ciar.training.run_state import TrainingRun
+from ciar.training.tokenizer import Tokenizer, TokenizerConfig
+from ciar.training.tokenizer_training import (
     DecoderTrainer,
     TokenizerTrainer,
     TokenizerTrainingConfig,

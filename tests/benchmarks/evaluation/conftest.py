@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from benchmarks.evaluation.judges import Judges
+    from ciar.benchmarks.evaluation.judges import Judges
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def judges(judge_folder: Path) -> Judges:
-    from benchmarks.evaluation.judges import prepare_judges
+    from ciar.benchmarks.evaluation.judges import prepare_judges
     from tests.support.drawn_judges import CONFIG, write_drawings
 
     write_drawings(judge_folder / "data", 12, seed=0)

@@ -9,13 +9,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from benchmarks.evaluation.coverage import bounds_reader, covered_mass, mass_inside
-from benchmarks.evaluation.rollout import Play, law, roll_out
-from cloud_server.settings import EMBEDDED_BUNDLE
-from shared.bundle import load_manifest
-from shared.errors import PairMismatch
-from shared.grid import neighbour_index
-from shared.intervals import ambiguity
+from ciar.benchmarks.evaluation.coverage import bounds_reader, covered_mass, mass_inside
+from ciar.benchmarks.evaluation.rollout import Play, law, roll_out
+from ciar.cloud_server.settings import EMBEDDED_BUNDLE
+from ciar.shared.bundle import load_manifest
+from ciar.shared.errors import PairMismatch
+from ciar.shared.grid import neighbour_index
+from ciar.shared.intervals import ambiguity
 from tests.support.fake_pair import SAMPLING, fake_pair, three
 from tests.support.fake_runner import R, T, V
 from tests.support.fake_runner import law as fake_law

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from benchmarks.evaluation.distances import (
+from ciar.benchmarks.evaluation.distances import (
     bootstrap_ratio,
     frechet_distance,
     kernel_distance,
     least_samples,
     principal_basis,
 )
-from shared.errors import InvalidRequest
+from ciar.shared.errors import InvalidRequest
 
 
 def exact_sample(mean: np.ndarray, covariance: np.ndarray, count: int, seed: int) -> np.ndarray:

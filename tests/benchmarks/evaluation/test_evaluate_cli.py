@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cloud_server.settings import EMBEDDED_BUNDLE
-from shared import cli
+from ciar.cloud_server.settings import EMBEDDED_BUNDLE
+from ciar.shared import cli
 
 
 def evaluate(*arguments: str) -> tuple[int, str]:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.evaluation.features import NUM_FEATURES, EfficientNetLite0, features_of, load_network, to_pixels
-from shared.errors import InvalidRequest
+from ciar.benchmarks.evaluation.features import NUM_FEATURES, EfficientNetLite0, features_of, load_network, to_pixels
+from ciar.shared.errors import InvalidRequest
 
 MILITARY_UNIFORM = 652  # ImageNet's class
 

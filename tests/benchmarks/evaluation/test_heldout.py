@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.evaluation.cli import CONFIG
-from benchmarks.evaluation.heldout import held_out_losses, held_out_sources
-from shared.errors import InvalidRequest
+from ciar.benchmarks.evaluation.cli import CONFIG
+from ciar.benchmarks.evaluation.heldout import held_out_losses, held_out_sources
+from ciar.shared.errors import InvalidRequest
+from ciar.training.token_data import Examples
 from tests.support.tiny_bundle import CONFIG as SHAPE
 from tests.support.tiny_bundle import make_transformer
-from training.token_data import Examples
 
 
 class Source:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.evaluation.judges import NUM_CANDIDATES, JudgeConfig, Judges, corrupted, prepare_judges, recall
-from benchmarks.evaluation.pixels import paint
-from shared.errors import InvalidRequest
+from ciar.benchmarks.evaluation.judges import NUM_CANDIDATES, JudgeConfig, Judges, corrupted, prepare_judges, recall
+from ciar.benchmarks.evaluation.pixels import paint
+from ciar.shared.errors import InvalidRequest
+from ciar.training.drawn import SHAPES, draw
+from ciar.training.palette import FOREGROUNDS, GROUNDS
 from tests.support.drawn_judges import CONFIG, write_drawings
-from training.drawn import SHAPES, draw
-from training.palette import FOREGROUNDS, GROUNDS
 
 
 def test_learn_what_held_out_drawings_show(judges: Judges) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.evaluation.pictures import KINDS, choose_pictures, has_kinds
-from shared.captions import CaptionVocabulary
-from shared.errors import InvalidRequest
-from training.dataset import held_out_combination
+from ciar.benchmarks.evaluation.pictures import KINDS, choose_pictures, has_kinds
+from ciar.shared.conditioning import CaptionVocabulary
+from ciar.shared.errors import InvalidRequest
+from ciar.training.dataset import held_out_combination
 
 VOCABULARY = CaptionVocabulary(
     length=4,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.evaluation.pixels import (
+from ciar.benchmarks.evaluation.pixels import (
     NO_INK,
     calibrate_style,
     paint,
@@ -13,9 +13,9 @@ from benchmarks.evaluation.pixels import (
     style_of_shares,
     thick_shares,
 )
-from training.curation import STYLES
-from training.drawn import SHAPES, draw
-from training.palette import FOREGROUNDS, GROUNDS
+from ciar.training.curation import STYLES
+from ciar.training.drawn import SHAPES, draw
+from ciar.training.palette import FOREGROUNDS, GROUNDS
 
 PAIRS = np.array([(f, g) for f in range(len(FOREGROUNDS)) for g in range(len(GROUNDS))])
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.evaluation.judges import Judges
-from benchmarks.evaluation.pixels import paint
-from benchmarks.evaluation.quality import ModeQuality, QualityReport, judge_pictures, reference_drawings
-from shared.errors import InvalidRequest
-from training.dataset import SPLITS
+from ciar.benchmarks.evaluation.judges import Judges
+from ciar.benchmarks.evaluation.pixels import paint
+from ciar.benchmarks.evaluation.quality import ModeQuality, QualityReport, judge_pictures, reference_drawings
+from ciar.shared.errors import InvalidRequest
+from ciar.training.dataset import SPLITS
 
 COUNT, DIRECTIONS = 24, 6
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.evaluation.goals import Goal, goals
-from benchmarks.evaluation.heldout import Loss
-from benchmarks.evaluation.report import Evaluation, plain
-from benchmarks.evaluation.scorecost import GraphCost, Timing
-from benchmarks.evaluation.selective import Selective, estimate, judge
+from ciar.benchmarks.evaluation.goals import Goal, goals
+from ciar.benchmarks.evaluation.heldout import Loss
+from ciar.benchmarks.evaluation.report import Evaluation, plain
+from ciar.benchmarks.evaluation.scorecost import GraphCost, Timing
+from ciar.benchmarks.evaluation.selective import Selective, estimate, judge
 from tests.support.tables import some_scores, table
 
 TV = np.array([[0.0, 0.1, 0.2, 0.0, 0.9]] * 4) * np.array([[1.0], [1.0], [0.9], [0.9]])

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.evaluation.pictures import Picture
-from benchmarks.evaluation.rollout import Pair, Play, Table, default_sampling, law, load_pair, plays, roll_out
-from cloud_server.settings import EMBEDDED_BUNDLE
-from device_client import Client, Decision, Result
-from shared.coupling import gumbel
-from shared.types import Sampling, Tokens
+from ciar.benchmarks.evaluation.pictures import Picture
+from ciar.benchmarks.evaluation.rollout import Pair, Play, Table, default_sampling, law, load_pair, plays, roll_out
+from ciar.cloud_server.settings import EMBEDDED_BUNDLE
+from ciar.device_client import Client, Decision, Result
+from ciar.shared.sampling import gumbel
+from ciar.shared.types import Sampling, Tokens
 from tests.support.fake_pair import SAMPLING, fake_pair, three
 from tests.support.fake_runner import R, T, V
 from tests.support.fake_runner import law as fake_law

@@ -9,10 +9,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from benchmarks.evaluation.scorecost import alternate, cut_graph, graph_cost, score_costs
-from cloud_server.settings import EMBEDDED_BUNDLE
-from shared.bundle import load_manifest
-from shared.errors import PairMismatch
+from ciar.benchmarks.evaluation.scorecost import alternate, cut_graph, graph_cost, score_costs
+from ciar.cloud_server.settings import EMBEDDED_BUNDLE
+from ciar.shared.bundle import load_manifest
+from ciar.shared.errors import PairMismatch
 
 DRAFTER = EMBEDDED_BUNDLE / "drafter.onnx"
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.evaluation.selective import (
+from ciar.benchmarks.evaluation.selective import (
     ORACLE,
     by_group,
     estimate,

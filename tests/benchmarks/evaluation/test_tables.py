@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.evaluation import tables
-from benchmarks.evaluation.rollout import Play
-from benchmarks.evaluation.tables import draw_tables
+from ciar.benchmarks.evaluation import tables
+from ciar.benchmarks.evaluation.rollout import Play
+from ciar.benchmarks.evaluation.tables import draw_tables
 from tests.support.fake_pair import SAMPLING, fake_pair, three
 
 PLAYS = (Play("cloud", "always"), Play("ciar", "threshold:0.5"))

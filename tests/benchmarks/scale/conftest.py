@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.scale.trace import Record, Trace
+from ciar.benchmarks.scale.trace import Record, Trace
 
 PROMPT = "A star, red & filled"
 CIAR = "p" * 15 + ("l" * 6 + "c" + "x") * 30 + "l"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.measurement import Task
-from benchmarks.methods import find_method
-from benchmarks.profiles import FLOOR
-from benchmarks.scale.estimate import longest_s
-from benchmarks.scale.facts import Facts
-from benchmarks.scale.replay import replayed
-from benchmarks.scale.trace import Trace
+from ciar.benchmarks.measurement import Task
+from ciar.benchmarks.methods import find_method
+from ciar.benchmarks.profiles import FLOOR
+from ciar.benchmarks.scale.estimate import longest_s
+from ciar.benchmarks.scale.facts import Facts
+from ciar.benchmarks.scale.replay import replayed
+from ciar.benchmarks.scale.trace import Trace
 
 FACTS = Facts(device="", num_parameters=1, pass_bytes=100, bandwidth_bytes_s=1000.0, pass_s={1: 0.5, 8: 0.6})
 

@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.scale.pair import (
+from ciar.benchmarks.scale.pair import (
     lean_runner,
     pass_bytes,
     random_transformer,
     shape_of,
     write_folder,
 )
-from benchmarks.scale.sizes import GRID, MEMORY_GB, SIZES, find_size, require_memory
-from cloud_server.runner import ModelRunner
-from cloud_server.session import Segment
-from device_client.drafter import Drafter
-from shared.bundle import load_manifest
-from shared.captions import CaptionVocabulary
-from shared.errors import InvalidRequest
+from ciar.benchmarks.scale.sizes import GRID, MEMORY_GB, SIZES, find_size, require_memory
+from ciar.cloud_server.batch import Segment
+from ciar.cloud_server.runner import ModelRunner
+from ciar.device_client.drafter import Drafter
+from ciar.shared.bundle import load_manifest
+from ciar.shared.conditioning import CaptionVocabulary
+from ciar.shared.errors import InvalidRequest
 
 
 @pytest.mark.parametrize(("size", "num_layers", "dim"), [("L", 24, 1024), ("XL", 36, 1280)])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.methods import find_method
-from benchmarks.scale.record import SEED, record
-from benchmarks.scale.trace import LETTERS
-from device_client import Client, LocalServer
+from ciar.benchmarks.methods import find_method
+from ciar.benchmarks.scale.record import SEED, record
+from ciar.benchmarks.scale.trace import LETTERS
+from ciar.device_client import Client, LocalServer
 
 PROMPT = "red filled heart on cream"
 

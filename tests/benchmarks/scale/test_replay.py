@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.methods import find_method
-from benchmarks.scale.replay import TraceGate, replayed, replaying, require_chain
-from benchmarks.scale.trace import Trace
-from cloud_server.session import Admitted
-from device_client.gates import Scores
-from shared.acceptance import Logits, Rule
-from shared.coupling import Draw
-from shared.errors import InvalidRequest
-from shared.types import Block, Sampling
+from ciar.benchmarks.methods import find_method
+from ciar.benchmarks.scale.replay import TraceGate, replayed, replaying, require_chain
+from ciar.benchmarks.scale.trace import Trace
+from ciar.cloud_server.session import Admitted
+from ciar.device_client.gates import Scores
+from ciar.shared.errors import InvalidRequest
+from ciar.shared.sampling import Draw
+from ciar.shared.types import Block, Sampling
+from ciar.shared.verification import Logits, Rule
 
 LOGITS = np.zeros(8, np.float32)
 OWN = Draw(3, 0.25)

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.scale.report import LABEL
-from benchmarks.scale.trace import Trace
-from shared import cli
+from ciar.benchmarks.scale.report import LABEL
+from ciar.benchmarks.scale.trace import Trace
+from ciar.shared import cli
 from tests.support.server_process import REPOSITORY
 
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # even from a background job
-COMMAND = [sys.executable, "-c", f"{INTERRUPTIBLE}; from shared.cli import main; main()", "bench-scale"]
+COMMAND = [sys.executable, "-c", f"{INTERRUPTIBLE}; from ciar.shared.cli import main; main()", "bench-scale"]
 TINY = ["bench-scale", "--size", "tiny"]
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.scale.trace import Record, Trace
-from device_client import Decision
-from shared.errors import InvalidRequest
+from ciar.benchmarks.scale.trace import Record, Trace
+from ciar.device_client import Decision
+from ciar.shared.errors import InvalidRequest
 
 
 def test_a_record_keeps_who_asked_and_who_agreed() -> None:

@@ -1,0 +1,55 @@
+"""The stage of a replay: the same processes and relays as the benchmark's, around a server of random weights."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from ciar.benchmarks.machine import on_cores, place
+from ciar.benchmarks.profiles import Profile
+from ciar.benchmarks.scale.facts import Facts
+from ciar.benchmarks.stage import Stage
+from ciar.device_client import LocalServer, Mode
+
+START_TIMEOUT_S = 1800.0
+"""Gigabytes of noise are drawn and copied before the server serves."""
+
+TIMEOUT_S = 6 * 3600.0
+"""For one picture: a bound on a hung process, not a target."""
+
+WARMING = {"mode": Mode.DEVICE, "prefix_rate": 0.0}
+"""A picture without a pass of the cloud."""
+
+
+@contextmanager
+def open_replay(size: str, device: str, trace: Path, profiles: Sequence[Profile]) -> Iterator[tuple[Stage, Facts]]:
+    """A server of that size which answers as the trace says, and clients through each profile.
+
+    Server and device are pinned to a core each where there are two. Raises Unavailable with the end of the server's log
+    if it does not start.
+    """
+    placement = place()
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ciar-scale-")))
+        folder = scratch / "bundle"
+        folder.mkdir()
+        server = LocalServer(
+            folder,
+            arguments=("--size", size, "--device", device, "--trace", str(trace), "--threads", "1"),
+            start_timeout_s=START_TIMEOUT_S,
+            module="ciar.benchmarks.scale.server",
+        )
+        with on_cores(placement.server):
+            stack.enter_context(server)
+        stack.enter_context(on_cores(placement.device))
+        stage = Stage(
+            server.address,
+            placement,
+            profiles,
+            timeout_s=TIMEOUT_S,
+            warming=WARMING,
+            cache_dir=scratch / "cache",
+        )
+        yield stack.enter_context(stage), Facts.load(folder)

@@ -1,5 +1,0 @@
-"""`python -m training` is `training.cli`."""
-
-from training.cli import app
-
-app()

@@ -1,0 +1,5 @@
+"""`python -m ciar.training` is `ciar.training.cli`."""
+
+from ciar.training.cli import app
+
+app()
