@@ -12,6 +12,7 @@ multiplication. `benchmarks/cloud_step.py` compares the engines. On a GPU the to
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -33,7 +34,7 @@ class OrtLayers:
     def __init__(self, model: Transformer, num_threads: int) -> None:
         """num_threads: of a matrix multiplication."""
         self._num_heads = model.config.num_heads
-        blocks = list(model.layers)
+        blocks = cast("list[Block]", list(model.layers))
         self._chunks = [_Graph("x").start_block(blocks[0]).session(num_threads)]
         for block, following in zip(blocks, [*blocks[1:], None], strict=True):
             graph = _Graph("x", "attended").end_block(block)
@@ -126,7 +127,7 @@ class _Graph:
         return name
 
     def _add(
-        self, operator: str, *inputs: str, name: str | None = None, attributes: Mapping[str, float] | None = None
+        self, operator: str, *inputs: str, name: str | None = None, attributes: Mapping[str, Any] | None = None
     ) -> str:
         output = name or f"value{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [output], **(attributes or {})))

@@ -192,5 +192,5 @@ def _guide(logits: Tensor, guidance: float) -> Tensor:
     """Classifier-free guidance u + s·(c − u) of logits (2, w, V) -> (w, V); (1, w, V) has none."""
     if len(logits) == 1:
         return logits[0]
-    conditional, unconditional = logits
+    conditional, unconditional = logits[0], logits[1]
     return unconditional + guidance * (conditional - unconditional)

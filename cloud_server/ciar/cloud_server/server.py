@@ -70,7 +70,7 @@ class CloudServer:
             idle_timeout_s=settings.idle_timeout_s,
             session_timeout_s=settings.session_timeout_s,
         )
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs leaves it out
         self.address = ""
 
     async def start(self) -> None:

@@ -91,7 +91,7 @@ class GrpcTransport:
             if credentials is None
             else grpc.secure_channel(address, credentials, options)
         )
-        self._stub = pb_grpc.CiarServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._stub = pb_grpc.CiarServiceStub(self._channel)
 
     def model_info(self, timeout_s: float) -> tuple[str, str, Limits]:
         try:
