@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -38,6 +40,13 @@ def test_a_missing_extra_is_a_sentence(monkeypatch: pytest.MonkeyPatch, name: st
     assert result.exit_code == 2
     extra = cli.COMMANDS[name][1]
     assert f"`ciar {name}` needs torch, which is not installed: pip install '{extra}'" in result.output
+
+
+def test_without_typer_the_command_is_a_sentence() -> None:
+    without = "import sys; sys.modules['typer'] = None; from ciar.shared.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "ciar: the commands need typer, which is not installed: pip install 'ciar[cli]'\n"
 
 
 @pytest.mark.parametrize("name", ["serve", "health"])

@@ -5,10 +5,16 @@ device without torch has the device's commands, and a server without onnxruntime
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
-import typer
-from typer.core import TyperGroup
+try:
+    import typer
+    from typer.core import TyperGroup
+except ModuleNotFoundError as error:
+    # The console script comes with `ciar` itself; what it is made of is an extra.
+    print(f"ciar: the commands need {error.name}, which is not installed: pip install 'ciar[cli]'", file=sys.stderr)
+    raise SystemExit(2) from None
 
 _BENCH, _MEASURE = "ciar-cloud[bench]", "ciar-cloud[bench,train]"
 
