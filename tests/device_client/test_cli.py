@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import typer
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from ciar.device_client import Busy, CiarError, Client, PairMismatch, TimedOut, Unavailable, cli
 from ciar.shared.bundle import Manifest
 from tests.device_client.conftest import QUICK
 from tests.device_client.fakes import FakeCloud
+from tests.support.commands import command_runner
 
 app = typer.Typer()
 app.command()(cli.generate)
@@ -34,7 +35,7 @@ def cloud(manifest: Manifest, files: dict[str, bytes], tmp_path: Path, monkeypat
 
 
 def run(*arguments: Any) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return command_runner().invoke(app, [str(argument) for argument in arguments])
 
 
 def generate(*arguments: Any) -> Result:
@@ -50,8 +51,9 @@ def test_features_are_sent_if_wanted(cloud: FakeCloud, tmp_path: Path) -> None:
 def test_a_picture_is_saved_and_told_of(cloud: FakeCloud, tmp_path: Path) -> None:
     result = generate("-o", tmp_path / "a.png", "--seed", 3, "--scale", 4, "--heatmap", tmp_path / "h.png")
     assert result.exit_code == 0, result.output
-    assert Image.open(tmp_path / "a.png").size == (32, 32)
-    assert Image.open(tmp_path / "h.png").width == 384
+    with Image.open(tmp_path / "a.png") as picture, Image.open(tmp_path / "h.png") as heat_map:
+        assert picture.size == (32, 32)
+        assert heat_map.width == 384
     assert result.stdout.startswith(f"{tmp_path / 'a.png'}: 16 tokens")
     assert cloud.closed
 
