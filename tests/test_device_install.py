@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import venv
 from collections.abc import Iterator
@@ -14,9 +12,9 @@ import pytest
 from PIL import Image
 
 from ciar.shared.bundle import embedded_bundle
+from tests.support.environments import DEVICE_PARTS, REPOSITORY, copy_repository, run_outside
 from tests.support.server_process import ServerProcess
 
-REPOSITORY = Path(__file__).parents[1]
 BUNDLE = embedded_bundle()
 
 IMPORT_EVERYTHING = """
@@ -40,13 +38,11 @@ print(json.dumps({
 def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`bin` of a new environment that holds the project with the device's extra, as pip resolves it."""
     folder = tmp_path_factory.mktemp("device")
-    # Built from a copy: pip builds in place, and would leave a build folder and pick up an older one.
-    source = folder / "source"
-    shutil.copytree(REPOSITORY, source, ignore=_only_what_is_packaged)
+    source = copy_repository(folder / "source", DEVICE_PARTS)
     venv.create(folder / "venv", with_pip=True)
     executables = folder / "venv" / "bin"
     constraints = REPOSITORY / "constraints.txt"
-    _run(executables / "pip", "install", "--quiet", "--constraint", constraints, f"{source}[cli]", cwd=folder)
+    run_outside(executables / "pip", "install", "--quiet", "--constraint", constraints, f"{source}[cli]", cwd=folder)
     return executables
 
 
@@ -59,7 +55,7 @@ def server() -> Iterator[ServerProcess]:
 
 
 def test_it_brings_no_torch_and_every_module_can_be_imported(device: Path, tmp_path: Path) -> None:
-    found = json.loads(_run(device / "python", "-c", IMPORT_EVERYTHING, cwd=tmp_path))
+    found = json.loads(run_outside(device / "python", "-c", IMPORT_EVERYTHING, cwd=tmp_path))
     assert Path(found["where"]).is_relative_to(device.parent), "the installed package, not the checkout"
     assert {"ciar.shared.cli", "ciar.device_client.cli", "ciar.device_client.client"} <= set(found["modules"])
     assert "onnxruntime" in found["installed"]
@@ -71,7 +67,7 @@ def test_it_draws_a_picture(device: Path, server: ServerProcess, tmp_path: Path)
     prompt = json.loads((BUNDLE / "captions.json").read_text(encoding="utf-8"))["examples"][0]
     manifest = json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))
     output = tmp_path / "picture.png"
-    line = _run(
+    line = run_outside(
         *(device / "ciar", "generate", prompt, "--server", server.address, "--seed", "7", "--output", output, "--json"),
         cwd=tmp_path,
         CIAR_CACHE=str(tmp_path / "cache"),
@@ -87,20 +83,3 @@ def test_a_command_of_the_cloud_says_what_to_install(device: Path, tmp_path: Pat
     result = subprocess.run([device / "ciar", "serve"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "pip install 'ciar-cloud'" in result.stderr
-
-
-def _only_what_is_packaged(folder: str, names: list[str]) -> set[str]:
-    if Path(folder) != REPOSITORY:
-        return {name for name in names if name == "__pycache__"}
-    packaged = {"LICENSE", "README.md", "pyproject.toml", "protos", "shared", "device_client"}
-    return set(names) - packaged
-
-
-def _run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """Standard output of a command that must succeed, run with nothing of this environment's Python."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    result = subprocess.run(
-        command, cwd=cwd, env=environment | variables, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout

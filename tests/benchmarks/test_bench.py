@@ -48,7 +48,8 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(
 
     with Journal(tmp_path, CONFIGURATION, resume=False) as journal, pytest.raises(Unavailable):
         run(TASKS, fail_at_the_sixth, journal)
-    (tmp_path / NAME).open("a").write('{"profile": "loop')  # cut off in the writing
+    with (tmp_path / NAME).open("a") as file:
+        file.write('{"profile": "loop')  # cut off in the writing
     with Journal(tmp_path, CONFIGURATION, resume=True) as journal:
         assert [m.task for m in journal.measurements] == TASKS[:5]
         shown: list[int] = []
@@ -99,7 +100,8 @@ def test_resume_without_a_run_begins_one(tmp_path: Path) -> None:
 def test_a_spoilt_journal_is_a_sentence(tmp_path: Path, line: str) -> None:
     with Journal(tmp_path, CONFIGURATION, resume=False):
         pass
-    (tmp_path / NAME).open("a").write(line + "\n")
+    with (tmp_path / NAME).open("a") as file:
+        file.write(line + "\n")
     with pytest.raises(InvalidRequest, match=r"^resume: line 2 of "):
         Journal(tmp_path, CONFIGURATION, resume=True).__enter__()
 

@@ -167,4 +167,5 @@ def test_a_large_residual_is_said(summary: dict[str, Any], share: float, warned:
 def test_plots_are_written_for_one_network_and_for_all(everything: list[Measurement], tmp_path: Path) -> None:
     for count, name in ((1, "one.png"), (len(METHODS), "network.png"), (len(everything), "all.png")):
         write_plots(rows_of(everything[:count]), tmp_path / name)
-        assert Image.open(tmp_path / name).width > 1000
+        with Image.open(tmp_path / name) as image:
+            assert image.width > 1000

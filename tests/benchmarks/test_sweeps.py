@@ -56,7 +56,8 @@ def test_tables_and_plots_hold_every_point(name: str, measured: Make, tmp_path: 
     assert len(sheet(sweep, points).rows) == len(sweep.places) == len(records(points))
     json.dumps(records(points), allow_nan=False)
     write_sweep_plot(sweep, points, tmp_path / "plot.png")
-    assert Image.open(tmp_path / "plot.png").width > 1000
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.width > 1000
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ def network() -> EfficientNetLite0:
 
 def test_names_a_photograph(network: EfficientNetLite0) -> None:
     """The portrait of an admiral that matplotlib ships: with one layer misplaced the class would be another."""
-    photo = Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg").convert("RGB")
+    with Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg") as file:
+        photo = file.convert("RGB")
     square = photo.crop((0, 0, photo.width, photo.width))
     with torch.inference_mode():
         probabilities = network.classify(to_pixels(np.asarray(square)[None])).softmax(-1)[0]

@@ -14,6 +14,8 @@ from tests.support.fake_pair import SAMPLING, fake_pair, three
 PLAYS = (Play("cloud", "always"), Play("ciar", "threshold:0.5"))
 
 
+# numpy leaves the file open if it is no whole archive.
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*npz:pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupted_evaluation_draws_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = draw_tables(fake_pair(0.3), PLAYS, three(), SAMPLING, tmp_path)
     assert list(first) == ["cloud", "ciar"]
