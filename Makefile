@@ -82,7 +82,7 @@ $(VENV)/.docs: $(VENV)/.installed
 	touch $@
 
 docs: $(VENV)/.docs ## The site with the API's reference: build/site/index.html; a broken link is an error
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The cloud's wheel holds folders beside its own, so it has no source distribution: the repository is that.
 dist: $(VENV)/.installed ## Both wheels and the device's source distribution, as a release has them: dist/
