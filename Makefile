@@ -81,8 +81,9 @@ $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable './cloud_server[docs]'
 	touch $@
 
-docs: $(VENV)/.docs ## The site with the API's reference: build/site/index.html; a broken link is an error
+docs: $(VENV)/.docs ## The site with the API's reference: build/site/index.html; a broken link is an error, and so is an asset from elsewhere
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@! grep -rnE '<(script|link|img)[^>]*(src|href)="?https?://' build/site --include='*.html'
 
 # The cloud's wheel holds folders beside its own, so it has no source distribution: the repository is that.
 dist: $(VENV)/.installed ## Both wheels and the device's source distribution, as a release has them: dist/

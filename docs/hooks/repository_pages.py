@@ -43,7 +43,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def rewritten(markdown: str, source: str, name: str) -> str:
-    """markdown: of file `source` of the repository, which is page `name`. An unknown target stays, to be complained of."""
+    """markdown: of file `source` of the repository, page `name`. A link to nowhere stays, for mkdocs to see."""
 
     def follow(link: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link[1]))

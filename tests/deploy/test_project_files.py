@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ciar import device_client
+
 REPOSITORY = Path(__file__).parents[2]
 GITHUB = REPOSITORY / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
@@ -134,6 +136,11 @@ def test_every_page_of_the_site_is_in_its_navigation() -> None:
     docs = REPOSITORY / "docs"
     assert {str(path.relative_to(docs)) for path in docs.rglob("*.md")} <= named
     assert site["theme"]["font"] is False, "nothing is fetched from elsewhere"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (REPOSITORY / "docs" / "api" / "device_client.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: ciar\.device_client\.(\w+)$", page, re.MULTILINE)) == sorted(device_client.__all__)
 
 
 def pins(path: Path) -> dict[str, str]:
