@@ -48,17 +48,19 @@ test-packaging: $(VENV)/.installed ## What the wheels hold, installed into empty
 # Test tools are as ever, but for those that want newer numpy; warnings of old versions are nobody's business.
 LOWEST = build/lowest/bin
 LOWEST_TEST = $(LOWEST)/python -m pytest -m 'not slow and not gpu' -o filterwarnings=default
-LOWEST_INSTALL = $(LOWEST)/pip install --quiet --constraint build/lowest.txt
+LOWEST_INSTALL = $(LOWEST)/pip install --quiet --constraint
 
 test-lowest: ## Both products' tests with the lowest direct versions
 	$(PYTHON) -m venv --clear build/lowest
-	$(PYTHON) tests/packaging/floors.py cli train bench > build/lowest.txt
-	grep -iE '^(hypothesis|pytest|pytest-timeout|pyyaml)==' $(CONSTRAINTS) > build/lowest-tools.txt
-	$(LOWEST_INSTALL) --requirement build/lowest-tools.txt onnx scipy --editable '.[cli]'
+	$(PYTHON) tests/packaging/floors.py both cli train bench > build/lowest.txt
+	$(PYTHON) tests/packaging/floors.py device cli > build/lowest-device.txt
+	grep -E '^(onnx|scipy)==' build/lowest.txt > build/lowest-tools.txt
+	grep -iE '^(hypothesis|pytest|pytest-timeout|pyyaml)==' $(CONSTRAINTS) >> build/lowest-tools.txt
+	$(LOWEST_INSTALL) build/lowest-device.txt --requirement build/lowest-tools.txt --editable '.[cli]'
 	$(LOWEST)/pip check
 	$(LOWEST_TEST) tests/device_client
-	$(LOWEST_INSTALL) "$(TORCH)"
-	$(LOWEST_INSTALL) --editable . --editable './cloud_server[train,bench]'
+	$(LOWEST_INSTALL) build/lowest.txt "$(TORCH)"
+	$(LOWEST_INSTALL) build/lowest.txt --editable . --editable './cloud_server[train,bench]'
 	$(LOWEST)/pip check
 	$(LOWEST_TEST) tests/shared tests/device_client tests/cloud_server
 

@@ -1,9 +1,10 @@
 """Prints the lowest versions that the two projects promise to work with, as constraints for pip: `make test-lowest`.
 
-    python tests/packaging/floors.py [EXTRA …]
+    python tests/packaging/floors.py device|both [EXTRA …]
 
-Every `>=` of the direct dependencies and of the named extras becomes `==`. torch is left out: the Makefile pins it, and
-an older one would bring gigabytes of CUDA packages. What these bring in turn is as new as pip finds it.
+Every `>=` of the direct dependencies and of the named extras, of the device's distribution or of both, becomes `==`.
+torch is left out: the Makefile pins it, and an older one would bring gigabytes of CUDA packages. What these bring in turn
+is as new as pip finds it.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-PROJECTS = (REPOSITORY / "pyproject.toml", REPOSITORY / "cloud_server" / "pyproject.toml")
+DEVICE, CLOUD = REPOSITORY / "pyproject.toml", REPOSITORY / "cloud_server" / "pyproject.toml"
+PROJECTS = {"device": (DEVICE,), "both": (DEVICE, CLOUD)}
 
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?P<extras>\[.+\])?(?P<operator>>=|==)(?P<version>[0-9.]+)")
 
 
-def floors(extras: Iterable[str]) -> dict[str, str]:
-    """Name -> lowest version, over the dependencies and these extras of both; the higher one where both speak."""
+def floors(projects: Iterable[Path], extras: Iterable[str]) -> dict[str, str]:
+    """Name -> lowest version, over their dependencies and these extras; the higher one where both speak."""
+    chosen = tuple(extras)
     lowest: dict[str, str] = {}
-    for project in PROJECTS:
+    for project in projects:
         table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
         optional = table["optional-dependencies"]
-        for requirement in [*table["dependencies"], *(line for extra in extras for line in optional.get(extra, []))]:
+        for requirement in [*table["dependencies"], *(line for extra in chosen for line in optional.get(extra, []))]:
             found = REQUIREMENT.fullmatch(requirement)
             if found is None:
                 raise ValueError(f"{project.name}: `{requirement}` has no floor")
@@ -41,5 +44,5 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    for distribution, floor in sorted(floors(sys.argv[1:]).items()):
+    for distribution, floor in sorted(floors(PROJECTS[sys.argv[1]], sys.argv[2:]).items()):
         print(f"{distribution}=={floor}")
