@@ -3,8 +3,8 @@
     python tests/packaging/floors.py device|both [EXTRA …]
 
 Every `>=` of the direct dependencies and of the named extras, of the device's distribution or of both, becomes `==`.
-torch is left out: the Makefile pins it, and an older one would bring gigabytes of CUDA packages. What these bring in turn
-is as new as pip finds it.
+torch is left out: the Makefile pins it, and an older one would bring gigabytes of CUDA packages. What these bring in
+turn is as new as pip finds it.
 """
 
 from __future__ import annotations
