@@ -36,7 +36,7 @@ from ciar.training.tokenizer import TokenizerConfig, VQTokenizer
 from ciar.training.tokenizer_training import (
     DecoderTrainer,
     TokenizerTrainer,
-    all_indices,
+    cached_indices,
     load_tokenizer,
     save_tokenizer,
 )
@@ -72,9 +72,7 @@ class Run:
     def sequences(self) -> TokenSource:
         """All data as tokens with captions. Raises ValueError if the tokenizer is not of this configuration."""
         require_tokenizer(self.tokenizer, self.domain.tokenizer_kind, self.config)
-        tokenizer = self.tokenizer.to(self.device)
-        indices = all_indices(tokenizer, self.domain.images, self.device)  # (N, T)
-        self.tokenizer.cpu()
+        indices = cached_indices(self.tokenizer, self.domain.images, self.device, self.paths.tokens)  # (N, T)
         return self.domain.source(indices)
 
     @cached_property
@@ -126,7 +124,10 @@ class Run:
 
     def images(self, *splits: str) -> Tensor:
         """Images of some splits: uint8 (N, …, H, W)."""
-        return self.domain.images[torch.from_numpy(self.rows(*splits))]
+        rows = self.rows(*splits)
+        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+            return self.domain.images[int(rows[0]) : int(rows[0]) + len(rows)]  # a view: nothing is read yet
+        return self.domain.images[torch.from_numpy(rows)]
 
     def split(self, name: str) -> TokenSource:
         return self.sequences.subset(self.dataset.rows(name))
@@ -134,6 +135,7 @@ class Run:
 
 def prepare_data(run: Run) -> list[str]:
     """Read, check and split the data."""
+    run.paths.tokens.unlink(missing_ok=True)
     return prepare(run.config, run.paths.data)
 
 
@@ -151,8 +153,8 @@ def make_tokenizer(run: Run) -> list[str]:
     torch.set_num_threads(run.config.num_threads)
     config, domain, device = run.config, run.domain, run.device
     trainer = TokenizerTrainer(
-        domain.tokenizer_kind, config.tokenizer, run.images("train"), config.tokenizer_training,
-        run.paths.tokenizer_run, device,
+        domain.tokenizer_kind, config.tokenizer, run.images("train"), run.images(*SPLITS[1:]),
+        config.tokenizer_training, run.paths.tokenizer_run, device,
     )  # fmt: skip
     trainer.state.resume()
     tokenizer = trainer.run()

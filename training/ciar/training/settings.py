@@ -156,6 +156,10 @@ class RunPaths:
         return self.root / "tokenizer.pt"
 
     @property
+    def tokens(self) -> Path:
+        return self.root / "tokens.pt"
+
+    @property
     def tokenizer_run(self) -> Path:
         return self.root / "tokenizer"
 
