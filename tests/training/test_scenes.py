@@ -117,3 +117,6 @@ def test_a_set_on_disk(tmp_path: Path) -> None:
         assert (data.split[row] == 2) == held_out_combination(scene.words)
         assert np.array_equal(data.images[row], paint_scene(scene, rng, 32))
         assert data.prompt(row) == " ".join(scene.words)
+    lines = {name: set((tmp_path / f"{name}.txt").read_text().splitlines()) for name in ("prompts", "held_out_prompts")}
+    assert not lines["prompts"] & lines["held_out_prompts"]
+    assert lines["held_out_prompts"] >= {data.prompt(row) for row in data.rows("held_out_sets")}

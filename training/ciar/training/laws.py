@@ -42,6 +42,8 @@ class LawsConfig(BaseModel):
     """Chance that a word of the prompt, other than the thing itself, is left out."""
     prompts: Path | None = None
     """A file of prompts, one a line; by default they are drawn from the kinds of words in the vocabulary."""
+    held_out_prompts: Path | None = None
+    """A file of prompts for what figures are measured on; by default as `prompts`."""
     shard_size: int = Field(default=256, ge=1)
     batch_size: int = Field(default=64, ge=1)
     seed: int = 0
@@ -90,10 +92,11 @@ class Prompter:
         """
         self._vocabulary, self._config, self._held_out = vocabulary, config, held_out
         self._lines: list[str] = []
-        if config.prompts is not None:
-            self._lines = [s for line in config.prompts.read_text(encoding="utf-8").splitlines() if (s := line.strip())]
+        path = config.held_out_prompts if held_out and config.held_out_prompts is not None else config.prompts
+        if path is not None:
+            self._lines = [s for line in path.read_text(encoding="utf-8").splitlines() if (s := line.strip())]
             if not self._lines:
-                raise ValueError(f"laws.prompts: {config.prompts} holds no prompt")
+                raise ValueError(f"laws.prompts: {path} holds no prompt")
             for line in self._lines:
                 vocabulary.encode(line)
 

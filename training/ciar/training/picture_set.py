@@ -26,6 +26,9 @@ IMAGES = "images.npy"
 PROMPTS = "prompts.txt"
 """The training captions, one a line: what the cloud model is asked for when a drafter is made."""
 
+HELD_OUT_PROMPTS = "held_out_prompts.txt"
+"""Captions that no training picture has."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -103,8 +106,9 @@ def write_labels(folder: Path, data: PictureSet, sets: dict[str, IconSet]) -> No
     """Write all but the pixels: captions, split, vocabulary, the prompts of the training captions, credits."""
     np.savez_compressed(folder / FILE, captions=data.captions, split=data.split, keys=np.array(data.keys))
     (folder / "captions.json").write_text(data.vocabulary.model_dump_json(indent=1), encoding="utf-8")
-    prompts = sorted({data.prompt(row) for row in data.rows("train")})
-    (folder / PROMPTS).write_text("".join(f"{prompt}\n" for prompt in prompts), encoding="utf-8")
+    trained, others = ({data.prompt(row) for row in np.flatnonzero(part)} for part in (data.split == 0, data.split > 0))
+    for name, prompts in ((PROMPTS, trained), (HELD_OUT_PROMPTS, others - trained)):
+        (folder / name).write_text("".join(f"{prompt}\n" for prompt in sorted(prompts)), encoding="utf-8")
     used = Counter(key.split(":")[0] for key in data.keys)
     credits = [asdict(sets[prefix]) | {"drawings": count} for prefix, count in sorted(used.items())]
     (folder / "credits.json").write_text(json.dumps(credits, indent=1), encoding="utf-8")

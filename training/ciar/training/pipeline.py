@@ -26,7 +26,7 @@ from ciar.training.domains import Domain, load_domain
 from ciar.training.drafter import Drafter
 from ciar.training.drafter_training import load_drafter
 from ciar.training.laws import LawsConfig
-from ciar.training.picture_set import PROMPTS, PictureSet
+from ciar.training.picture_set import HELD_OUT_PROMPTS, PROMPTS, PictureSet
 from ciar.training.preparation import prepare
 from ciar.training.run_state import differences, pick_device
 from ciar.training.sampling import multinomial, roll_out
@@ -116,7 +116,9 @@ class Run:
         prompts = self.paths.data / PROMPTS
         if self.config.laws.prompts is not None or self.config.bundle is not None or not prompts.is_file():
             return self.config.laws
-        return self.config.laws.model_copy(update={"prompts": prompts})
+        held_out = self.paths.data / HELD_OUT_PROMPTS
+        apart = held_out if held_out.is_file() and held_out.stat().st_size else None
+        return self.config.laws.model_copy(update={"prompts": prompts, "held_out_prompts": apart})
 
     def rows(self, *splits: str) -> np.ndarray:
         """Row numbers of some splits together."""

@@ -19,7 +19,7 @@ from ciar.training.emoji import read_emoji
 from ciar.training.folder import PREFIX, read_folder
 from ciar.training.icons import IconSet, read_sources, render_all
 from ciar.training.picture_set import FILE as PICTURES
-from ciar.training.picture_set import IMAGES, PROMPTS, Picture, write_pictures
+from ciar.training.picture_set import HELD_OUT_PROMPTS, IMAGES, PROMPTS, Picture, write_pictures
 from ciar.training.scenes.picture_files import write_scenes
 from ciar.training.settings import RunConfig
 
@@ -29,7 +29,7 @@ def prepare(config: RunConfig, folder: Path) -> list[str]:
 
     Raises DatasetError, SourceError or ValueError that names the file or the field.
     """
-    for name in (DRAWINGS, PICTURES, IMAGES, PROMPTS):  # of another source, from an earlier run
+    for name in (DRAWINGS, PICTURES, IMAGES, PROMPTS, HELD_OUT_PROMPTS):  # of another source, from an earlier run
         (folder / name).unlink(missing_ok=True)
     return SOURCES[config.data.source](config, folder)
 
