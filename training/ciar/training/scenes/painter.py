@@ -66,8 +66,8 @@ class Painter:
     def _relief(self) -> None:
         canvas, rng, light, land, base = self.canvas, self.rng, self.light, self.land, self.horizon
         if self.scene.relief == "mountains":
-            terrain.paint_mountains(canvas, rng, light, land, base, 0.34, 0.42, self.sun)
-            terrain.paint_mountains(canvas, rng, light, land, base + 0.01, 0.20, 0.12, self.sun)
+            for kind in (terrain.FAR_RANGE, terrain.NEAR_RANGE):
+                terrain.paint_mountains(canvas, rng, light, land, kind, base, self.sun)
         if self.scene.relief == "hills":
             for height, far in ((0.20, 0.50), (0.13, 0.26), (0.06, 0.08)):
                 terrain.paint_hills(canvas, rng, light, land.hill, base + 0.02, height, far, self.sun)

@@ -5,50 +5,57 @@ Flows in: a canvas, light and land. Flows out: paint. Knows nothing of words.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from ciar.training.scenes.canvas import Canvas, Field, wave, zigzag
+from ciar.training.scenes.canvas import GRID, Canvas, Field, wave, zigzag
 from ciar.training.scenes.palette import SNOW, Colour, Land, Light, mix
 
 
+@dataclass(frozen=True)
+class Range:
+    """A range of mountains."""
+
+    height: tuple[int, int]
+    """Least and greatest height of a peak, in steps of the grid."""
+    slope: float
+    far: float
+    """0 … 1, how much the air veils it."""
+
+
+FAR_RANGE, NEAR_RANGE = Range((7, 11), 1.0, 0.42), Range((3, 6), 0.75, 0.12)
+
+
 def paint_mountains(
-    canvas: Canvas,
-    rng: np.random.Generator,
-    light: Light,
-    land: Land,
-    base: float,
-    height: float,
-    far: float,
-    sun: float,
+    canvas: Canvas, rng: np.random.Generator, light: Light, land: Land, kind: Range, base: float, sun: float
 ) -> None:
     """A range of peaks, each with a lit and a shaded face and snow on top.
 
-    base: where it stands; height: of the tallest peak; far: 0 … 1, how much the air veils it; sun: −1 left, 1 right.
+    base: where it stands, on the grid as its peaks are; sun: −1 left, 1 right. Slopes are few and start on the grid, so
+    that a tokenizer needs few codes for them.
     """
-    count = int(rng.integers(2, 4))
-    at = ((np.arange(count) + rng.uniform(0.2, 0.8, count)) / count).astype(np.float32)
-    tall = (height * rng.uniform(0.6, 1.0, count)).astype(np.float32)
-    steep = rng.uniform(0.62, 0.95, count).astype(np.float32)
-    x = canvas.line
-    rough = np.float32(0.008) * zigzag(x * np.float32(rng.uniform(9, 13)) + np.float32(rng.random()))
-    sides = np.float32(base) - tall[:, None] + steep[:, None] * np.abs(x - at[:, None]) + rough  # (P, S)
+    count = int(rng.integers(2, 5))
+    at = np.round((np.arange(count) + rng.uniform(0.1, 0.9, count)) * (GRID / count)).astype(np.float32) / GRID
+    tall = rng.integers(kind.height[0], kind.height[1] + 1, count).astype(np.float32) / GRID
+    sides = np.float32(base) - tall[:, None] + np.float32(kind.slope) * np.abs(canvas.line - at[:, None])  # (P, S)
     owner = sides.argmin(0)  # (S,)
     edge = np.minimum(sides.min(0), np.float32(base + 0.01))  # (S,)
     box = canvas.box(float(edge.min()), base + 0.02)
     below = box.y - (np.float32(base) - tall)[owner]  # (h, S): under the summit
-    drift = rng.uniform(-0.25, 0.25, count).astype(np.float32)[owner]
-    spine = at[owner] + drift * below + np.float32(0.05) * below * 4 * zigzag(below * np.float32(11))
-    lit = canvas.cover((box.x - spine) * np.float32(sun))  # (h, S)
+    drift = rng.choice([-0.25, 0.25], count).astype(np.float32)[owner]
+    spine = at[owner] + drift * below + np.float32(0.02) * (zigzag(below * 8) + 1)
+    lit = canvas.cover((box.x - spine) * np.float32(sun))[..., None]  # (h, S, 1)
     veil = light.horizon * np.float32(0.97)
-    faces = [mix(land.rock * light.tint * np.float32(k), veil, far) for k in (0.72, 1.22)]
-    snows = [mix(SNOW * light.tint * np.float32(k), veil, far * 0.8) for k in (0.80, 1.03)]
-    colour = faces[0] + (faces[1] - faces[0]) * lit[..., None]  # (h, S, 3)
+    shade, bright = (mix(land.rock * light.tint * np.float32(k), veil, kind.far) for k in (0.72, 1.22))
+    colour = shade + (bright - shade) * lit  # (h, S, 3)
     if land.cap:
-        cap = tall[owner] * np.float32(land.cap) * (1 + np.float32(0.30) * zigzag(x * np.float32(13)))
-        white = canvas.cover(cap - below)[..., None]
-        colour += (snows[0] + (snows[1] - snows[0]) * lit[..., None] - colour) * white
-    foot = np.clip(1 - (np.float32(base) - box.y) / np.float32(height), 0, 1)[..., None] ** 2
-    colour += (veil - colour) * (np.float32(0.55) * foot)
+        shade, bright = (mix(SNOW * light.tint * np.float32(k), veil, kind.far * 0.8) for k in (0.80, 1.03))
+        depth = np.round(tall * np.float32(land.cap * GRID))[owner] / GRID  # (S,)
+        white = canvas.cover(depth * (1 + np.float32(0.25) * zigzag(canvas.line * 16)) - below)[..., None]
+        colour += (shade + (bright - shade) * lit - colour) * white
+    foot = np.clip(1 - (np.float32(base) - box.y) * np.float32(GRID / kind.height[1]), 0, 1)[..., None] ** 2
+    colour += (veil - colour) * (np.float32(0.5) * foot)
     canvas.paint(colour, canvas.cover(box.y - edge), box)
 
 
