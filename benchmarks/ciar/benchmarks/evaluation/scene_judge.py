@@ -9,6 +9,7 @@ accuracy on others is part of what it says.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,12 +123,16 @@ class Confirmed:
 
 
 def prepare_scene_judge(folder: Path, config: SceneJudgeConfig | None = None) -> SceneJudge:
-    """Read the judge from a folder, or train it there first (two minutes on one core)."""
+    """Read the judge from a folder, or train it there first (two minutes on one core).
+
+    The file's name says of which pictures it learnt, so that a judge of yesterday's painter is not asked.
+    """
     config = config or SceneJudgeConfig()
     torch.manual_seed(0)
     judge = SceneJudge(config.width)
     judge.tower.eval()
-    path = folder / f"scene_judge-{config.width}-{config.num_steps}.pt"
+    painter = zlib.crc32(fresh(8, _TRAIN_SEED)[0].tobytes())
+    path = folder / f"scene_judge-{config.width}-{config.num_steps}-{painter:08x}.pt"
     if path.is_file():
         judge.tower.load_state_dict(torch.load(path, weights_only=True))
         return judge

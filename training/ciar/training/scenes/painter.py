@@ -69,7 +69,7 @@ class Painter:
             for kind in (terrain.FAR_RANGE, terrain.NEAR_RANGE):
                 terrain.paint_mountains(canvas, rng, light, land, kind, base, self.sun)
         if self.scene.relief == "hills":
-            for height, far in ((0.20, 0.50), (0.13, 0.26), (0.06, 0.08)):
+            for height, far in ((0.24, 0.45), (0.16, 0.24), (0.07, 0.08)):
                 terrain.paint_hills(canvas, rng, light, land.hill, base + 0.02, height, far, self.sun)
         if self.scene.relief == "plain":
             edge = np.full(canvas.size, base - 0.006, np.float32)

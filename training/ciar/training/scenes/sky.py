@@ -97,7 +97,7 @@ def paint_fog(canvas: Canvas, rng: np.random.Generator, light: Light, horizon: f
     box = canvas.box(horizon - 0.34)
     below = (box.y - np.float32(horizon)) + np.float32(0.04) * wave(rng, canvas.line, (1.3, 2.6))  # (h, S)
     thick = np.clip(1 - np.abs(below) / np.where(below < 0, np.float32(0.24), np.float32(0.5)), 0, 1)
-    canvas.paint(light.mist, np.float32(0.78) * thick, box)
+    canvas.paint(light.mist, np.float32(0.6) * thick, box)
 
 
 def paint_wisps(canvas: Canvas, rng: np.random.Generator, light: Light, horizon: float) -> None:
