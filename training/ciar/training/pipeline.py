@@ -32,7 +32,7 @@ from ciar.training.run_state import differences, pick_device
 from ciar.training.sampling import multinomial, roll_out
 from ciar.training.settings import RunConfig, RunPaths
 from ciar.training.token_data import TokenSource
-from ciar.training.tokenizer import TokenizerConfig, VQTokenizer
+from ciar.training.tokenizer import Tokenizer, TokenizerConfig, VQTokenizer
 from ciar.training.tokenizer_training import (
     DecoderTrainer,
     TokenizerTrainer,
@@ -264,5 +264,7 @@ def draw_samples(run: Run, prompts: list[str], out: Path, guidance: float, tempe
     choose = multinomial(torch.Generator().manual_seed(seed), temperature)
     tokens, _ = roll_out(run.writer, condition, guidance, choose)
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(pictures(run.tokenizer, tokens), min(12, len(prompts))).quantize(128).save(out, optimize=True)  # a small file
+    drawn = sheet(pictures(run.tokenizer, tokens), min(12, len(prompts)))
+    flat = run.tokenizer.kind == Tokenizer.kind  # few colours make a small file
+    (drawn.quantize(128) if flat else drawn).save(out, optimize=True)
     return [f"{len(prompts)} pictures, guidance {guidance}, temperature {temperature}, seed {seed}: {out}"]
