@@ -3,8 +3,6 @@
 Flows in: pictures of any model, with the scenes that were asked for. Flows out: shares of confirmed facts, by kind.
 Knows nothing of models. A small classifier (`PictureTower`), trained on fresh pictures whose scenes are known; its own
 accuracy on others is part of what it says.
-
-`python -m ciar.benchmarks.evaluation.scene_judge --run runs/scenes` judges the cloud model of a run.
 """
 
 from __future__ import annotations
@@ -13,36 +11,26 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import typer
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-import ciar.training
 from ciar.benchmarks.evaluation.judges import PictureTower, fit, save_whole
-from ciar.training.contact_sheet import pictures as decode
-from ciar.training.contact_sheet import sheet
-from ciar.training.picture_set import HELD_OUT_PROMPTS
-from ciar.training.pipeline import Run
-from ciar.training.sampling import multinomial, roll_out
 from ciar.training.scenes.grammar import KINDS, Scene
 from ciar.training.scenes.painter import paint_scene
 from ciar.training.scenes.picture_files import scene_number
-from ciar.training.settings import RunPaths, load_config
 
 Pictures = NDArray[np.uint8]
 NONE = 0
 """Label of a kind of which a scene has no word; a word's label is one more than its place in its kind."""
 SIDE = 64
 """Pixels to a side that the judge looks at."""
-CONFIG = Path(ciar.training.__file__).parent / "configs" / "scenes.toml"
 _BATCH = 128
-_TRAIN_SEED, _CHECK_SEED = 1_000_003, 1_000_033
+_TRAIN_SEED = 1_000_003
 """Of pictures that no training set has."""
 
 
@@ -175,58 +163,3 @@ def table(columns: dict[str, Confirmed]) -> list[str]:
                 cells = ("–" if value is None else f"{value:.3f}" for value in values)
                 lines.append(f"| {kind}{name} | {' | '.join(cells)} |")
     return [*lines, "| all of a picture | " + " | ".join(f"{c.all_right:.3f}" for c in columns.values()) + " |"]
-
-
-def main(
-    run: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/scenes"),
-    config: Annotated[Path, typer.Option(help="Configuration of the run (TOML).")] = CONFIG,
-    count: Annotated[int, typer.Option(min=1, help="Pictures of held-out captions.")] = 96,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale; default: the configuration's.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Default: the configuration's.")] = None,
-    seed: Annotated[int, typer.Option()] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the judge and a contact sheet.")] = Path("out/scenes"),
-) -> None:
-    """Judge the cloud model's pictures of held-out captions, beside fresh ones and what the tokenizer makes of them."""
-    settings = load_config(config)
-    torch.set_num_threads(settings.num_threads)
-    made, export = Run(settings, RunPaths(run)), settings.export
-    judge = prepare_scene_judge(out)
-    pictures, scenes = fresh(SceneJudgeConfig().num_checked, _CHECK_SEED)
-    rebuilt = _through_tokenizer(made, pictures[:count])
-    prompts = held_out_prompts(made, count, seed)
-    scale = export.guidance if guidance is None else guidance
-    samples = _sample(made, prompts, scale, export.temperature if temperature is None else temperature, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    sheet(samples, 12).save(out / "samples.png")
-    (out / "samples.txt").write_text("".join(f"{prompt}\n" for prompt in prompts), encoding="utf-8")
-    columns = {
-        "fresh pictures": judge.confirmed(pictures, scenes),
-        "through the tokenizer": judge.confirmed(rebuilt, scenes[:count]),
-        "cloud": judge.confirmed(samples, [scene_of(prompt) for prompt in prompts]),
-    }
-    for line in table(columns):
-        typer.echo(line)
-
-
-def held_out_prompts(run: Run, count: int, seed: int) -> list[str]:
-    """Different captions that no training picture has, at most `count`."""
-    prompts = (run.paths.data / HELD_OUT_PROMPTS).read_text(encoding="utf-8").splitlines()
-    return [prompts[i] for i in np.random.default_rng(seed).permutation(len(prompts))[:count]]
-
-
-@torch.inference_mode()
-def _through_tokenizer(run: Run, pictures: Pictures) -> Pictures:
-    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-    return decode(run.tokenizer, run.tokenizer.indices(images))
-
-
-def _sample(run: Run, prompts: Sequence[str], guidance: float, temperature: float, seed: int) -> Pictures:
-    """One picture of the cloud model for each prompt."""
-    condition = torch.from_numpy(np.stack([run.vocabulary.encode(prompt) for prompt in prompts]))
-    choose = multinomial(torch.Generator().manual_seed(seed), temperature)
-    tokens, _ = roll_out(run.writer, condition, guidance, choose)
-    return decode(run.tokenizer, tokens)
-
-
-if __name__ == "__main__":
-    typer.run(main)
