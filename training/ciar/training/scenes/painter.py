@@ -28,7 +28,7 @@ class Painter:
         self.horizon = float(rng.integers(16, 19)) / GRID
         self.sun = float(rng.choice([-1.0, 1.0]))
         self.free = list(range(NUM_SLOTS))
-        self.course = water.river_course(rng, self.horizon) if scene.water == "river" else None
+        self.course = water.river_course(rng) if scene.water == "river" else None
 
     def paint(self) -> NDArray[np.uint8]:
         """uint8 (S, S, 3)."""
@@ -81,31 +81,42 @@ class Painter:
             sky.paint_fog(self.canvas, self.rng, self.light, self.horizon)
 
     def _foreground(self) -> None:
-        canvas, rng, light, land, scene = self.canvas, self.rng, self.light, self.land, self.scene
-        relief = 0.022 if scene.land == "desert" else 0.012
-        if scene.water in ("lake", "sea"):
-            shore = water.shore_line(canvas, rng)
-            if scene.water == "lake":
-                bank = np.full(canvas.size, self.horizon - 0.002, np.float32)
-                terrain.paint_slope(canvas, light, land.near, bank, 0.1, 0.0, self.sun)
-                if scene.plants == "forest":
-                    self._forest(self.horizon + 0.012)
-                water.paint_lake(canvas, rng, light, self.horizon + 1 / GRID, shore)
-            else:
-                water.paint_sea(canvas, rng, light, self.horizon, shore)
-            self._near_shore(shore)
-            if scene.water == "sea" and scene.plants == "forest":
-                self._forest(0.90)
-            return
-        terrain.paint_ground(canvas, rng, light, land, self.horizon + 0.02, relief, self.sun)
-        if self.course is not None:
-            water.paint_river(canvas, light, land, self.horizon + 0.02, self.course)
-            self._keep_off_river()
-        if scene.plants == "forest":
-            self._forest(self.horizon + 0.05)
+        if self.scene.water == "lake":
+            self._lake()
+        elif self.scene.water == "sea":
+            self._sea()
+        else:
+            self._dry_land()
+
+    def _lake(self) -> None:
+        """A far bank, perhaps wooded, its mirror image, and the near shore."""
+        canvas, rng, light, horizon = self.canvas, self.rng, self.light, self.horizon
+        shore = water.shore_line(canvas, rng)
+        bank = np.full(canvas.size, horizon - 0.002, np.float32)
+        terrain.paint_slope(canvas, light, self.land.near, bank, 0.1, 0.0, self.sun)
+        if self.scene.plants == "forest":
+            self._forest(horizon + 0.012)
+        water.paint_lake(canvas, rng, light, horizon + 1 / GRID, shore)
+        self._near_shore(shore)
+
+    def _sea(self) -> None:
+        shore = water.shore_line(self.canvas, self.rng)
+        water.paint_sea(self.canvas, self.rng, self.light, self.horizon, shore)
+        self._near_shore(shore)
+        if self.scene.plants == "forest":
+            self._forest(0.90)
 
     def _near_shore(self, shore: Field) -> None:
         terrain.paint_slope(self.canvas, self.light, self.land.near, shore, 0.2, 0.0, self.sun)
+
+    def _dry_land(self) -> None:
+        relief = 0.022 if self.scene.land == "desert" else 0.012
+        terrain.paint_ground(self.canvas, self.rng, self.light, self.land, self.horizon + 0.02, relief, self.sun)
+        if self.course is not None:
+            water.paint_river(self.canvas, self.light, self.land, self.horizon + 0.02, self.course)
+            self._keep_off_river()
+        if self.scene.plants == "forest":
+            self._forest(self.horizon + 0.05)
 
     def _keep_off_river(self) -> None:
         assert self.course is not None
@@ -139,7 +150,7 @@ class Painter:
     def _take(self, count: int) -> float:
         """The middle of so many free neighbouring slots, which are then taken."""
         starts = [s for s in range(NUM_SLOTS - count + 1) if all(s + k in self.free for k in range(count))]
-        start = int(self.rng.choice(starts)) if starts else (0 if self.free and self.free[0] < 3 else NUM_SLOTS - count)
+        start = int(self.rng.choice(starts))  # there is one: a cabin comes first, a boat second, and no boat on a river
         self.free = [s for s in self.free if not start <= s < start + count]
         return (start + count / 2) / NUM_SLOTS
 

@@ -10,96 +10,59 @@ import numpy as np
 from ciar.training.scenes.canvas import Box, Canvas, Field
 from ciar.training.scenes.palette import PINE, SNOW, Colour, Light, rgb
 
-WINDOW = rgb(255, 214, 104)
+Corners = tuple[tuple[float, float], ...]
+"""Of a convex polygon, clockwise; relative to the place where a thing stands, y downwards."""
 
 
-def _polygon(canvas: Canvas, box: Box, *corners: tuple[float, float]) -> Field:
-    """Coverage of a convex polygon, its corners clockwise."""
+def _rectangle(left: float, top: float, right: float, bottom: float) -> Corners:
+    return (left, top), (right, top), (right, bottom), (left, bottom)
+
+
+_CABIN: tuple[tuple[Colour, Corners], ...] = (
+    (rgb(112, 84, 80), _rectangle(0.06, -0.255, 0.10, -0.115)),  # chimney
+    (rgb(122, 72, 46), _rectangle(-0.02, -0.125, 0.15, 0.0)),  # side
+    (rgb(158, 98, 60), ((-0.15, -0.115), (-0.085, -0.205), (-0.02, -0.115), (-0.02, 0.0), (-0.15, 0.0))),  # front
+    (rgb(164, 62, 50), ((-0.085, -0.215), (0.105, -0.215), (0.172, -0.103), (0.002, -0.103))),  # roof
+    (rgb(128, 48, 39), ((-0.085, -0.227), (-0.085, -0.197), (-0.164, -0.093), (-0.174, -0.113))),  # its left edge
+    (rgb(128, 48, 39), ((-0.085, -0.227), (0.004, -0.105), (-0.010, -0.093), (-0.085, -0.197))),  # its right edge
+    (rgb(82, 48, 34), _rectangle(-0.105, -0.075, -0.065, 0.0)),  # door
+)
+_PANE = _rectangle(0.035, -0.085, 0.095, -0.040)
+_LAMP, _GLASS = rgb(255, 214, 104), rgb(74, 92, 120)
+_BOAT: tuple[tuple[Colour, Corners], ...] = (
+    (rgb(250, 250, 246), ((0.004, -0.21), (0.085, -0.05), (0.004, -0.05))),  # mainsail
+    (rgb(226, 92, 74), ((-0.012, -0.18), (-0.012, -0.05), (-0.07, -0.05))),  # foresail
+    (rgb(96, 62, 46), _rectangle(-0.006, -0.215, 0.006, -0.03)),  # mast
+    (rgb(120, 72, 52), ((-0.095, -0.035), (0.095, -0.035), (0.06, 0.018), (-0.06, 0.018))),  # hull
+)
+
+
+def _fill(canvas: Canvas, box: Box, colour: Colour, x: float, y: float, corners: Corners) -> None:
+    """Paint a convex polygon that stands at (x, y)."""
     inside = np.full((box.y.size, box.x.size), 1, np.float32)
     for (x0, y0), (x1, y1) in zip(corners, (*corners[1:], corners[0]), strict=True):
         length = np.hypot(x1 - x0, y1 - y0)
         normal_x, normal_y = np.float32((y0 - y1) / length), np.float32((x1 - x0) / length)
-        np.minimum(inside, (box.x - np.float32(x0)) * normal_x + (box.y - np.float32(y0)) * normal_y, out=inside)
-    return canvas.cover(inside)
+        distance = (box.x - np.float32(x + x0)) * normal_x + (box.y - np.float32(y + y0)) * normal_y
+        np.minimum(inside, distance, out=inside)
+    canvas.paint(colour, canvas.cover(inside), box)
 
 
 def paint_cabin(canvas: Canvas, light: Light, x: float, base: float) -> None:
-    """A log cabin, four cells wide: gabled front, long side, door, windows, chimney."""
-    wall, side = rgb(158, 98, 60) * light.tint, rgb(122, 72, 46) * light.tint
-    roof = rgb(164, 62, 50) * light.tint
-    edge = roof * np.float32(0.78)
-    left, front, right = x - 0.15, x - 0.02, x + 0.15  # the front from left to `front`, the side up to `right`
-    eaves, ridge = base - 0.115, base - 0.215
-    middle = (left + front) / 2
-    box = canvas.box(ridge - 0.06, base, left - 0.03, right + 0.03)
-
-    def fill(colour: Colour, *corners: tuple[float, float]) -> None:
-        canvas.paint(colour, _polygon(canvas, box, *corners), box)
-
-    fill(
-        rgb(112, 84, 80) * light.tint,
-        (x + 0.06, ridge - 0.04),
-        (x + 0.10, ridge - 0.04),
-        (x + 0.10, eaves),
-        (x + 0.06, eaves),
-    )
-    fill(side, (front, eaves - 0.01), (right, eaves - 0.01), (right, base), (front, base))
-    fill(wall, (left, eaves), (middle, ridge + 0.01), (front, eaves), (front, base), (left, base))
-    fill(roof, (middle, ridge), (right - 0.045, ridge), (right + 0.022, eaves + 0.012), (front + 0.022, eaves + 0.012))
-    fill(
-        edge,
-        (middle, ridge - 0.012),
-        (middle, ridge + 0.018),
-        (left - 0.014, eaves + 0.022),
-        (left - 0.024, eaves + 0.002),
-    )
-    fill(
-        edge,
-        (middle, ridge - 0.012),
-        (front + 0.024, eaves + 0.010),
-        (front + 0.010, eaves + 0.022),
-        (middle, ridge + 0.018),
-    )
-    pane = WINDOW if light.dark else (WINDOW * light.tint if light.tint.min() < 0.7 else rgb(74, 92, 120) * light.tint)
-    fill(
-        pane,
-        (x + 0.035, eaves + 0.03),
-        (x + 0.095, eaves + 0.03),
-        (x + 0.095, eaves + 0.075),
-        (x + 0.035, eaves + 0.075),
-    )
-    fill(
-        rgb(82, 48, 34) * light.tint,
-        (middle - 0.02, base - 0.075),
-        (middle + 0.02, base - 0.075),
-        (middle + 0.02, base),
-        (middle - 0.02, base),
-    )
+    """A log cabin, four cells wide: gabled front, side, door, chimney, and a window that is lit when it is dark."""
+    box = canvas.box(base - 0.275, base, x - 0.18, x + 0.18)
+    for colour, corners in _CABIN:
+        _fill(canvas, box, colour * light.tint, x, base, corners)
+    dusk = light.tint.min() < 0.7
+    pane = _LAMP if light.dark else (_LAMP if dusk else _GLASS) * light.tint
+    _fill(canvas, box, pane, x, base, _PANE)
 
 
 def paint_boat(canvas: Canvas, light: Light, x: float, base: float) -> None:
     """A sailing boat, three cells wide."""
     box = canvas.box(base - 0.22, base + 0.03, x - 0.1, x + 0.1)
-
-    def fill(colour: Colour, *corners: tuple[float, float]) -> None:
-        canvas.paint(colour, _polygon(canvas, box, *corners), box)
-
-    fill(rgb(250, 250, 246) * light.tint, (x + 0.004, base - 0.21), (x + 0.085, base - 0.05), (x + 0.004, base - 0.05))
-    fill(rgb(226, 92, 74) * light.tint, (x - 0.012, base - 0.18), (x - 0.012, base - 0.05), (x - 0.07, base - 0.05))
-    fill(
-        rgb(96, 62, 46) * light.tint,
-        (x - 0.006, base - 0.215),
-        (x + 0.006, base - 0.215),
-        (x + 0.006, base - 0.03),
-        (x - 0.006, base - 0.03),
-    )
-    fill(
-        rgb(120, 72, 52) * light.tint,
-        (x - 0.095, base - 0.035),
-        (x + 0.095, base - 0.035),
-        (x + 0.06, base + 0.018),
-        (x - 0.06, base + 0.018),
-    )
+    for colour, corners in _BOAT:
+        _fill(canvas, box, colour * light.tint, x, base, corners)
 
 
 def paint_pine(canvas: Canvas, light: Light, x: float, base: float, height: float, sun: float, snowy: bool) -> None:

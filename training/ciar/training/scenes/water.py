@@ -48,7 +48,7 @@ def _glints(canvas: Canvas, rng: np.random.Generator, water: Field, y: Field, to
         water += (255 - water) * (np.float32(strength) * along * across)[..., None]
 
 
-def river_course(rng: np.random.Generator, top: float) -> tuple[float, float, float]:
+def river_course(rng: np.random.Generator) -> tuple[float, float, float]:
     """Random course of a river: where it begins, how far it swings, the phase of its bends."""
     return rng.uniform(0.3, 0.7), rng.choice([-1.0, 1.0]) * rng.uniform(0.12, 0.2), rng.uniform(-0.4, 0.4)
 
