@@ -264,7 +264,7 @@ def draw_samples(run: Run, prompts: list[str], out: Path, guidance: float, tempe
     choose = multinomial(torch.Generator().manual_seed(seed), temperature)
     tokens, _ = roll_out(run.writer, condition, guidance, choose)
     out.parent.mkdir(parents=True, exist_ok=True)
-    drawn = sheet(pictures(run.tokenizer, tokens), min(12, len(prompts)))
+    image = sheet(pictures(run.tokenizer, tokens), min(12, len(prompts)))
     flat = run.tokenizer.kind == Tokenizer.kind  # few colours make a small file
-    (drawn.quantize(128) if flat else drawn).save(out, optimize=True)
+    (image.quantize(128) if flat else image).save(out, optimize=True)
     return [f"{len(prompts)} pictures, guidance {guidance}, temperature {temperature}, seed {seed}: {out}"]
