@@ -66,6 +66,13 @@ def test_longest_phrase_first_aliases_and_repeats(prompt: str, phrases: list[str
     assert encode(prompt) == ids_of(*phrases)
 
 
+def test_a_vocabulary_has_small_words_of_its_own() -> None:
+    own = VOCABULARY.model_copy(update={"stop_words": ("by", "on")})
+    assert own.encode("heart by a lamp on cream").tolist() == ids_of("heart", "light bulb", "on cream")
+    with pytest.raises(InvalidRequest, match="'by'"):
+        VOCABULARY.encode("heart by a lamp")
+
+
 def test_an_unknown_word_names_its_nearest() -> None:
     with pytest.raises(InvalidRequest, match=r"unknown word 'haert'.*nearest known:.*heart"):
         encode("red haert")

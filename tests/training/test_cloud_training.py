@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from ciar.cloud_server.transformer import Transformer, TransformerConfig
+from ciar.cloud_server.transformer import Transformer, TransformerConfig, fused_causal_attention
 from ciar.training.captions import CaptionConfig, Captioner
-from ciar.training.cloud_training import CloudTrainer, CloudTrainingConfig, corrupt, load_cloud
+from ciar.training.cloud_training import (
+    CloudTrainer,
+    CloudTrainingConfig,
+    corrupt,
+    load_cloud,
+    plain_causal_attention,
+)
 from ciar.training.muon import Muon, orthogonalise
 from ciar.training.palette import NUM_PAIRS
 from ciar.training.sampling import guide, multinomial, roll_out
@@ -149,3 +155,22 @@ def test_muon_descends() -> None:
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_attention_written_out_equals_the_fused_one() -> None:
+    q, k, v = torch.randn(3, 2, 4, 9, 16, generator=torch.Generator().manual_seed(0)).unbind(0)
+    assert torch.allclose(plain_causal_attention(q, k, v), fused_causal_attention(q, k, v), atol=1e-5)
+
+
+def test_bfloat16_training_keeps_weights_in_float32_and_stays_near(
+    shape: TransformerConfig, data: TokenData, tmp_path: Path
+) -> None:
+    exact, rough = (_trainer(shape, data, tmp_path / p, precision=p) for p in ("float32", "bfloat16"))
+    before = exact.evaluate("held_out_drawings")[0]
+    assert rough.evaluate("held_out_drawings")[0] == pytest.approx(before, rel=1e-2)
+    exact.run()
+    rough.run()
+    assert all(p.dtype == torch.float32 for p in rough.model.parameters())
+    after = exact.evaluate("held_out_drawings")[0]
+    assert after < before
+    assert rough.evaluate("held_out_drawings")[0] == pytest.approx(after, rel=2e-2)

@@ -138,3 +138,20 @@ def test_a_gate_that_is_open_or_closed_leaves_all_to_one_side(
 def _words(prompt: str) -> list[str]:
     words = prompt.replace("on ", "on_").split()
     return [word.replace("_", " ") for word in words]
+
+
+def test_the_likeliest_tokens_keep_their_probability_and_the_rest_share(model: Transformer, tmp_path: Path) -> None:
+    whole = _write(tmp_path / "whole", model, 6, LawsConfig(shard_size=4))
+    short = _write(tmp_path / "short", model, 6, LawsConfig(shard_size=4, keep=5))
+    assert short.law.shape == (6, 16, 5)
+    for part in (slice(0, 6), torch.tensor([1, 4])):
+        (_, tokens, law), (_, same, kept) = whole.batch(part), short.batch(part)
+        assert torch.equal(tokens, same)
+        assert torch.allclose(kept.exp().sum(-1), torch.ones(kept.shape[:2]), atol=5e-3)
+        top = law.topk(5).indices
+        assert torch.equal(kept.gather(-1, top), law.gather(-1, top))
+        rest = kept.scatter(-1, top, torch.inf).sort(-1).values[..., :-5]
+        assert (rest.amax(-1) - rest.amin(-1)).max() == 0
+    assert torch.equal(short.subset(torch.tensor([5])).batch(slice(0, 1))[2], short.batch(slice(5, 6))[2])
+    with pytest.raises(ValueError, match="another configuration"):
+        _write(tmp_path / "short", model, 6, LawsConfig(shard_size=4))

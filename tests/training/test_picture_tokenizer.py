@@ -49,6 +49,19 @@ def test_the_exported_decoder_equals_the_module(tokenizer: PictureTokenizer, tmp
     assert check_decoder(tmp_path / "decoder.onnx", tokenizer, tokens) <= 1
 
 
+@torch.inference_mode()
+def test_a_token_may_cover_eight_pixels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = TokenizerConfig(vocab_size=64, grid=4, stride=8, encoder_width=8, decoder_width=8, num_blocks=1)
+    assert config.image_size == 32
+    tokenizer = PictureTokenizer(config).eval()
+    indices = tokenizer.indices(torch.rand(2, 3, 32, 32))
+    assert indices.shape == (2, 16)
+    assert tokenizer.picture_decoder()(indices[0]).shape == (32, 32, 3)
+    export_decoder(tokenizer, tmp_path / "decoder.onnx")
+    assert check_decoder(tmp_path / "decoder.onnx", tokenizer, indices[0]) <= 1
+
+
 def test_tokens_with_like_codes_start_alike(tokenizer: PictureTokenizer) -> None:
     tokenizer.quantizer.codes[1] = tokenizer.quantizer.codes[0]
     rows = tokenizer.token_rows(32, torch.Generator().manual_seed(0))

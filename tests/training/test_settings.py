@@ -135,6 +135,24 @@ def test_smoke_chain_on_a_folder(tmp_path: Path) -> None:
         assert drawn.size == (32, 32)
 
 
+@pytest.mark.slow
+def test_smoke_chain_on_scenes(tmp_path: Path) -> None:
+    """The same on landscapes painted by code, with cells of eight pixels and bfloat16."""
+    config = _changed(_config("smoke-folder"), 'source = "folder"', 'source = "scenes"\nnum_pictures = 300', tmp_path)
+    config = _changed(config, "grid = 8 ", "stride = 8\ngrid = 8 ", tmp_path)
+    config = _changed(config, "num_steps = 60", 'num_steps = 60\nprecision = "bfloat16"', tmp_path)
+    bundle = _run_chain(config, tmp_path)
+    assert "cactus" in (bundle / "README.md").read_text(encoding="utf-8")
+    from ciar.shared.cli import app as ciar
+
+    picture = tmp_path / "picture.png"
+    command = ["generate", "snowy mountains by a lake at sunset", "--bundle", str(bundle), "-o", str(picture)]
+    result = CliRunner().invoke(ciar, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    with Image.open(picture) as drawn:
+        assert drawn.size == (64, 64)
+
+
 STEPS = ("data", "tokenizer", "cloud", "laws", "drafter", "radius", "features")
 
 

@@ -17,6 +17,8 @@ from ciar.training.tokenizer_training import (
     DecoderTrainer,
     TokenizerTrainer,
     TokenizerTrainingConfig,
+    cached_indices,
+    detail_weights,
     evaluate,
     load_tokenizer,
     save_tokenizer,
@@ -39,7 +41,7 @@ def _config(**changes: float) -> TokenizerTrainingConfig:
 
 
 def _trainer(kind: str, folder: Path, **changes: float) -> TokenizerTrainer:
-    return TokenizerTrainer(kind, SHAPE, _images(kind), _config(**changes), folder, CPU)
+    return TokenizerTrainer(kind, SHAPE, _images(kind), _images(kind)[:2], _config(**changes), folder, CPU)
 
 
 def _refiner(kind: str, folder: Path, **changes: float) -> DecoderTrainer:
@@ -104,3 +106,41 @@ def test_training_learns_and_the_file_keeps_it(kind: str, tmp_path: Path) -> Non
     loaded = load_tokenizer(tmp_path / "tokenizer.pt")
     assert loaded.kind == kind
     assert evaluate(loaded, _images(kind)) == after
+
+
+def test_pictures_train_in_bfloat16_with_weight_on_detail(tmp_path: Path) -> None:
+    trainer = _trainer("pictures", tmp_path, num_steps=150, learning_rate=1e-2, precision="bfloat16", detail_weight=1.0)
+    before = trainer.figures()["held_out/psnr_db"]
+    trainer.run()
+    assert trainer.figures()["held_out/psnr_db"] > before + 1
+    assert all(p.dtype == torch.float32 for p in trainer.tokenizer.parameters())
+
+
+def test_detail_weights_are_for_pictures(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"tokenizer_training\.detail_weight"):
+        _trainer("icons", tmp_path, detail_weight=1.0)
+
+
+def test_busy_and_dark_places_weigh_more() -> None:
+    images = torch.full((2, 3, 32, 32), 0.8)
+    images[0, :, 8:16, 8:16] = 0.2  # an edge in the first picture
+    images[1] = 0.1
+    weights = detail_weights(images, 1.0)
+    assert weights is not None
+    assert weights.shape == (2, 1, 32, 32)
+    assert weights[0, 0, 8, 8] > 2 * weights[0, 0, 30, 30]
+    assert weights[1, 0, 30, 30] > 2 * weights[0, 0, 30, 30]
+    assert detail_weights(images, 0.0) is None
+
+
+def test_tokens_are_kept_until_the_encoder_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    tokenizer, images, path = PictureTokenizer(SHAPE).eval(), _images("pictures"), tmp_path / "tokens.pt"
+    first = cached_indices(tokenizer, images, CPU, path)
+    monkeypatch.setattr(PictureTokenizer, "indices", lambda *_: pytest.fail("computed again"))
+    with torch.no_grad():
+        tokenizer.decoder.stem.weight.add_(1.0)  # a decoder that was trained further
+    assert torch.equal(cached_indices(tokenizer, images, CPU, path), first)
+    monkeypatch.undo()
+    tokenizer.quantizer.codes.copy_(tokenizer.quantizer.codes.flip(0))
+    assert torch.equal(cached_indices(tokenizer, images, CPU, path), len(tokenizer.quantizer.codes) - 1 - first)

@@ -19,6 +19,15 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q, k, v), each (N, H, Dh) -> (N, H, Dh): how new rows see old ones; training and serving differ only here."""
 
 
+CausalAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""q, k, v, each (B, H, S, Dh) -> (B, H, S, Dh), every row seeing itself and those before it."""
+
+
+def fused_causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Torch's own."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
 class TransformerConfig(BaseModel):
     """The shape of a cloud model; everything needed to build it without its weights."""
 
@@ -234,7 +243,13 @@ class Transformer(nn.Module):
         """Logits (…, V) in float32 of normed rows (…, d)."""
         return self.output(hidden).float()
 
-    def forward(self, condition: Tensor, tokens: Tensor, features: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        condition: Tensor,
+        tokens: Tensor,
+        features: Tensor | None = None,
+        attention: CausalAttention = fused_causal_attention,
+    ) -> Tensor:
         """Teacher-forced logits of tokens 0 … n.
 
         condition: int64 (B, C); tokens: int64 (B, n), n < T + 1; features: float (B, n, r) or None.
@@ -250,7 +265,7 @@ class Transformer(nn.Module):
 
         def causal(_layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             q, k, v = (z.unflatten(0, (batch, length)).transpose(1, 2) for z in (q, k, v))  # (B, H, S, Dh)
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(0, 1)
+            return attention(q, k, v).transpose(1, 2).flatten(0, 1)
 
         rope = self.rope[:length].repeat(batch, 1)  # (B·S, Dh/2)
         hidden = self.run(x.flatten(0, 1), rope, causal).unflatten(0, (batch, length))  # (B, S, d)

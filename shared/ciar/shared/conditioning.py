@@ -37,6 +37,8 @@ class CaptionVocabulary(BaseModel):
     """Phrases by kind (concept, style, colour, ground), for people."""
     examples: tuple[str, ...] = ()
     """Prompts to show."""
+    stop_words: tuple[str, ...] = ()
+    """Words of a prompt that say nothing here, besides `STOP_WORDS`."""
 
     @model_validator(mode="after")
     def _check(self) -> CaptionVocabulary:
@@ -86,7 +88,7 @@ class CaptionVocabulary(BaseModel):
         return ids | {alias: ids[phrase] for alias, phrase in self.aliases.items()}
 
     def _require_stop_word(self, word: str, ids: dict[str, int]) -> None:
-        if word in STOP_WORDS:
+        if word in STOP_WORDS or word in self.stop_words:
             return
         nearest = difflib.get_close_matches(word, ids, n=3, cutoff=0.5)
         hint = f"nearest known: {', '.join(nearest)}" if nearest else "`ciar info` lists the known ones"

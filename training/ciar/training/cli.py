@@ -58,8 +58,8 @@ def data(config: ConfigOption = DEFAULT_CONFIG, run: RunOption = None) -> None:
     """Read, check and split the data; nothing is downloaded.
 
     In: what [data] names, an npm tarball of icons or emoji (`npm pack`), or a folder of images with captions
-    (metadata.jsonl with file_name and text, or a .txt beside each image). Out: data/ with images, captions.json and
-    credits.json.
+    (metadata.jsonl with file_name and text, or a .txt beside each image); scenes are painted. Out: data/ with images,
+    captions.json and credits.json.
     """
     _step("prepare_data", config, run)
 

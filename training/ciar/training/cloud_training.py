@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ciar.cloud_server.transformer import Transformer, TransformerConfig
+from ciar.cloud_server.transformer import Transformer, TransformerConfig, fused_causal_attention
 from ciar.training.muon import Muon
-from ciar.training.run_state import Budget, NumpyState, Several, TrainingRun
+from ciar.training.run_state import Budget, NumpyState, Precision, Several, TrainingRun, precision
 from ciar.training.token_data import TokenSource
 
 
@@ -45,6 +45,7 @@ class CloudTrainingConfig(Budget):
     short_rows: int = Field(default=2, ge=0)
     typical: float = Field(default=6.0, gt=0)
     """Icons: drawings are preferred by their rank within the group, most typical first: weight e^(−rank/typical)."""
+    precision: Precision = "float32"
     checkpoint_seconds: float = Field(default=240, gt=0)
     evaluate_seconds: float = Field(default=600, gt=0)
     seed: int = 0
@@ -85,9 +86,22 @@ def make_optimizers(model: Transformer, config: CloudTrainingConfig) -> list[tor
     chosen = {id(p) for p in matrices}
     rest = [p for n, p in model.named_parameters() if id(p) not in chosen and not n.startswith("feature_projection")]
     return [
-        Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay),
+        Muon(
+            matrices,
+            lr=config.matrix_learning_rate,
+            weight_decay=config.weight_decay,
+            dtype=getattr(torch, config.precision),
+        ),
         torch.optim.AdamW(rest, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)),
     ]
+
+
+def plain_causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention written out, (B, H, S, Dh): on a CPU in bfloat16 half again as fast as the fused one."""
+    batch, length = q.shape[0], q.shape[2]
+    mask = torch.full((length, length), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+    q, k, v = (z.flatten(0, 1) for z in (q * q.shape[-1] ** -0.5, k, v))  # (B·H, S, Dh)
+    return (torch.baddbmm(mask, q, k.mT).softmax(-1).to(v.dtype) @ v).unflatten(0, (batch, -1))
 
 
 class CloudTrainer:
@@ -111,6 +125,7 @@ class CloudTrainer:
         self.model.to(device)
         self.optimizers = make_optimizers(self.model, config)
         self.rng = np.random.default_rng(config.seed)
+        self._attention = plain_causal_attention if device.type == "cpu" else fused_causal_attention
         identity = {
             "shape": shape.model_dump(),
             "training": config.fixed("decay_share", "checkpoint_seconds", "evaluate_seconds"),
@@ -141,7 +156,7 @@ class CloudTrainer:
         if self.rng.random() < self.config.short_share:
             tokens = tokens[:, : tokens.shape[1] - self.config.short_rows * self.model.config.grid_width]
         inputs = corrupt(tokens[:, :-1], self.config, self.rng)
-        logits = self.model(captions.to(self.device), inputs.to(self.device))  # (B, n, V)
+        logits = self._logits(captions.to(self.device), inputs.to(self.device))  # (B, n, V)
         loss = F.cross_entropy(logits.flatten(0, 1), tokens.flatten().to(self.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -149,6 +164,13 @@ class CloudTrainer:
             optimizer.step()
             optimizer.zero_grad()
         return {"loss/train": loss.item()}
+
+    def _logits(self, captions: Tensor, inputs: Tensor) -> Tensor:
+        """float32 (B, n, V) in the configured precision."""
+        if self.config.precision == "float32":
+            return self.model(captions, inputs)
+        with precision(self.config.precision, self.device):
+            return self.model(captions, inputs, attention=self._attention)
 
     @torch.inference_mode()
     def evaluate(self, name: str, count: int = 128) -> tuple[float, float]:
@@ -160,7 +182,7 @@ class CloudTrainer:
         total = 0.0
         for part, caption in zip(tokens.split(32), captions.split(32), strict=True):
             part = part.to(self.device)
-            logits = self.model(caption.to(self.device), part[:, :-1])
+            logits = self._logits(caption.to(self.device), part[:, :-1])
             total += F.cross_entropy(logits.flatten(0, 1), part.flatten(), reduction="sum").item()
         return total / tokens.numel()
 

@@ -117,7 +117,7 @@ def load_domain(folder: Path, config: RunConfig) -> Domain:
     if size != expected:
         raise DatasetError(
             f"tokenizer.grid: {config.tokenizer.grid} means pictures of {expected} pixels, the data set has {size}: "
-            f"set it to {size // 4}, or run the `data` command again"
+            f"set it to {size // config.tokenizer.stride}, or run the `data` command again"
         )
     require_splits(domain.dataset.split)
     return domain

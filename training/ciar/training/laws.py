@@ -23,6 +23,9 @@ from ciar.training.dataset import held_out_combination
 from ciar.training.drafter import Drafter, DrafterStepper
 from ciar.training.sampling import Choose, gumbel, roll_out
 
+PARTS = ("condition", "tokens", "law", "index")
+"""Names of a shard's tensors; the last is not always there."""
+
 
 class LawsConfig(BaseModel):
     """How much is written, and how."""
@@ -42,6 +45,11 @@ class LawsConfig(BaseModel):
     """Chance that a word of the prompt, other than the thing itself, is left out."""
     prompts: Path | None = None
     """A file of prompts, one a line; by default they are drawn from the kinds of words in the vocabulary."""
+    held_out_prompts: Path | None = None
+    """A file of prompts for what figures are measured on; by default as `prompts`."""
+    keep: int | None = Field(default=None, ge=1)
+    """How many of the likeliest tokens of a position keep their probability, the others sharing evenly what is left; by
+    default all. A sequence of T tokens takes 2·T·V bytes, and 6·T·keep with this."""
     shard_size: int = Field(default=256, ge=1)
     batch_size: int = Field(default=64, ge=1)
     seed: int = 0
@@ -53,14 +61,21 @@ class LawCache:
 
     condition: Tensor  # int64 (N, C)
     tokens: Tensor  # int64 (N, T)
-    law: Tensor  # float16 (N, T, V) log-probabilities at temperature 1
+    law: Tensor  # float16 (N, T, V) log-probabilities at temperature 1; (N, T, K) of the likeliest if there is an index
+    index: Tensor | None = None  # int32 (N, T, K), whose they are
+    vocab_size: int | None = None
+    """Number V of tokens, if there is an index."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
         """Condition, tokens and float32 log-probabilities of some rows."""
-        return self.condition[rows], self.tokens[rows], self.law[rows].float()
+        law = self.law[rows].float()
+        if self.index is not None:
+            assert self.vocab_size is not None
+            law = spread(law, self.index[rows], self.vocab_size)
+        return self.condition[rows], self.tokens[rows], law
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for rows in torch.arange(len(self)).split(size):
@@ -68,16 +83,32 @@ class LawCache:
 
     def subset(self, rows: Tensor) -> LawCache:
         """Some rows, as a cache of their own."""
-        return LawCache(*(part[rows] for part in self.parts))
+        return LawCache(*(part[rows] for part in self.parts), vocab_size=self.vocab_size)
+
+    def shortened(self, keep: int | None) -> LawCache:
+        """The same with only that many of the likeliest tokens of every position, or as it is."""
+        if keep is None or self.index is not None or keep >= self.law.shape[-1]:
+            return self
+        kept = self.law.topk(keep, dim=-1)
+        return LawCache(self.condition, self.tokens, kept.values, kept.indices.int(), self.law.shape[-1])
 
     @classmethod
     def join(cls, parts: Sequence[LawCache]) -> LawCache:
         """All rows of all parts."""
-        return cls(*(torch.cat(list(tensors)) for tensors in zip(*(p.parts for p in parts), strict=True)))
+        tensors = zip(*(p.parts for p in parts), strict=True)
+        return cls(*(torch.cat(list(part)) for part in tensors), vocab_size=parts[0].vocab_size)
 
     @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.condition, self.tokens, self.law
+    def parts(self) -> tuple[Tensor, ...]:
+        """Its tensors, row by row: condition, tokens, law, and the index if there is one."""
+        return tuple(part for part in (self.condition, self.tokens, self.law, self.index) if part is not None)
+
+
+def spread(law: Tensor, index: Tensor, vocab_size: int) -> Tensor:
+    """Log-probabilities (…, V) of the likeliest tokens' (…, K) and their ids: the others share evenly what is left."""
+    left = (1 - law.exp().sum(-1, keepdim=True)).clamp(min=1e-6) / (vocab_size - law.shape[-1])  # (…, 1)
+    dense = left.log().expand(*law.shape[:-1], vocab_size).clone()
+    return dense.scatter_(-1, index.long(), law)
 
 
 class Prompter:
@@ -90,10 +121,11 @@ class Prompter:
         """
         self._vocabulary, self._config, self._held_out = vocabulary, config, held_out
         self._lines: list[str] = []
-        if config.prompts is not None:
-            self._lines = [s for line in config.prompts.read_text(encoding="utf-8").splitlines() if (s := line.strip())]
+        path = config.held_out_prompts if held_out and config.held_out_prompts is not None else config.prompts
+        if path is not None:
+            self._lines = [s for line in path.read_text(encoding="utf-8").splitlines() if (s := line.strip())]
             if not self._lines:
-                raise ValueError(f"laws.prompts: {config.prompts} holds no prompt")
+                raise ValueError(f"laws.prompts: {path} holds no prompt")
             for line in self._lines:
                 vocabulary.encode(line)
 
@@ -157,9 +189,9 @@ def write_shards(
         path = folder / f"{kind}-{number:03d}.pt"
         if not path.is_file():
             shard = _write_shard(number, size, model, guidance, prompter, config, make_choose)
-            torch.save(dict(zip(("condition", "tokens", "law"), shard.parts, strict=True)), path.with_suffix(".tmp"))
+            torch.save(dict(zip(PARTS, shard.parts, strict=False)), path.with_suffix(".tmp"))
             path.with_suffix(".tmp").replace(path)
-        shards.append(_read_shard(path, model, size))
+        shards.append(_read_shard(path, model, size, config.keep))
     return LawCache.join(shards)
 
 
@@ -180,15 +212,15 @@ def _write_shard(
         choose = make_choose(condition, temperature, generator)
         tokens, law = roll_out(model, condition, guidance, choose, keep_law=True)
         assert law is not None
-        parts.append(LawCache(condition, tokens, law))
+        parts.append(LawCache(condition, tokens, law).shortened(config.keep))
     return LawCache.join(parts)
 
 
-def _read_shard(path: Path, model: Transformer, size: int) -> LawCache:
+def _read_shard(path: Path, model: Transformer, size: int, keep: int | None) -> LawCache:
     held = torch.load(path, weights_only=True, mmap=True)
-    shard = LawCache(held["condition"], held["tokens"], held["law"])
     shape = model.config
-    expected = (size, shape.num_tokens, shape.vocab_size)
+    shard = LawCache(*(held[name] for name in PARTS if name in held), vocab_size=shape.vocab_size)
+    expected = (size, shape.num_tokens, min(keep or shape.vocab_size, shape.vocab_size))
     if tuple(shard.law.shape) != expected:
         raise ValueError(
             f"{path} holds laws of shape {tuple(shard.law.shape)}, this run needs {expected}: it was written with "

@@ -1,7 +1,8 @@
-"""Muon in float32: momentum, then the nearest orthogonal matrix as the update.
+"""Muon: momentum, then the nearest orthogonal matrix as the update.
 
 torch.optim.Muon works in bfloat16, which costs half of a training step on processors without bfloat16 units; here
-matrices of one shape are orthogonalised together in float32, and fused projections are split into their parts.
+the precision is the caller's, matrices of one shape are orthogonalised together, and fused projections are split into
+their parts.
 Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024).
 """
 
@@ -30,8 +31,16 @@ class Muon(torch.optim.Optimizer):
     """For matrices (out, in); a matrix whose `out` is a multiple k·in, k > 1, is taken as k stacked square ones."""
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float, weight_decay: float = 0.0, momentum: float = 0.95, num_steps: int = 4
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        num_steps: int = 4,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        """dtype: what the updates are computed in; parameters and momentum stay as they are."""
+        self.dtype = dtype
         super().__init__(
             list(params), {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "num_steps": num_steps}
         )
@@ -53,7 +62,8 @@ class Muon(torch.optim.Optimizer):
                         part, piece = part.mT, piece.mT  # views: what is written to them reaches p
                     by_shape[piece.shape].append((part, piece))
             for shape, pairs in by_shape.items():
-                updates = orthogonalise(torch.stack([piece for _, piece in pairs]), group["num_steps"])
+                stacked = torch.stack([piece for _, piece in pairs])
+                updates = orthogonalise(stacked.to(self.dtype), group["num_steps"]).to(stacked.dtype)
                 scale = 0.2 * max(shape) ** 0.5
                 for (part, _), update in zip(pairs, updates, strict=True):
                     part.mul_(1 - group["lr"] * group["weight_decay"])

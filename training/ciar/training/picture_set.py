@@ -21,8 +21,13 @@ from ciar.training.dataset import SPLITS, DatasetError, SplitConfig, split_of
 from ciar.training.icons import IconSet
 
 FILE = "pictures.npz"
+IMAGES = "images.npy"
+"""Pixels; read page by page, so a set may be larger than the memory."""
 PROMPTS = "prompts.txt"
 """The training captions, one a line: what the cloud model is asked for when a drafter is made."""
+
+HELD_OUT_PROMPTS = "held_out_prompts.txt"
+"""Captions that no training picture has."""
 
 
 @dataclass(frozen=True)
@@ -89,26 +94,31 @@ def write_pictures(
         vocabulary=vocabulary,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        folder / FILE, images=data.images, captions=data.captions, split=data.split, keys=np.array(data.keys)
-    )
-    (folder / "captions.json").write_text(vocabulary.model_dump_json(indent=1), encoding="utf-8")
-    prompts = sorted({data.prompt(row) for row in data.rows("train")})
-    (folder / PROMPTS).write_text("".join(f"{prompt}\n" for prompt in prompts), encoding="utf-8")
-    used = Counter(key.split(":")[0] for key in data.keys)
-    credits = [asdict(sets[prefix]) | {"drawings": count} for prefix, count in sorted(used.items())]
-    (folder / "credits.json").write_text(json.dumps(credits, indent=1), encoding="utf-8")
+    np.save(folder / IMAGES, data.images)
+    write_labels(folder, data, sets)
     rare = len(pictures) - len(kept)
     lines = [f"{rare} pictures left out: no word of theirs is in {captions.min_count} captions"] if rare else []
     counts = ", ".join(f"{name} {len(data.rows(name))}" for name in SPLITS)
     return data, [*lines, f"{len(kept)} pictures, {len(known)} words, at most {vocabulary.length} each; {counts}"]
 
 
+def write_labels(folder: Path, data: PictureSet, sets: dict[str, IconSet]) -> None:
+    """Write all but the pixels: captions, split, vocabulary, the prompts of the training captions, credits."""
+    np.savez_compressed(folder / FILE, captions=data.captions, split=data.split, keys=np.array(data.keys))
+    (folder / "captions.json").write_text(data.vocabulary.model_dump_json(indent=1), encoding="utf-8")
+    trained, others = ({data.prompt(row) for row in np.flatnonzero(part)} for part in (data.split == 0, data.split > 0))
+    for name, prompts in ((PROMPTS, trained), (HELD_OUT_PROMPTS, others - trained)):
+        (folder / name).write_text("".join(f"{prompt}\n" for prompt in sorted(prompts)), encoding="utf-8")
+    used = Counter(key.split(":")[0] for key in data.keys)
+    credits = [asdict(sets[prefix]) | {"drawings": count} for prefix, count in sorted(used.items())]
+    (folder / "credits.json").write_text(json.dumps(credits, indent=1), encoding="utf-8")
+
+
 def load_pictures(folder: Path) -> PictureSet:
     """Read what `write_pictures` wrote."""
     with np.load(folder / FILE) as held:
         return PictureSet(
-            images=held["images"],
+            images=np.load(folder / IMAGES, mmap_mode="c"),
             captions=held["captions"],
             split=held["split"],
             keys=tuple(held["keys"].tolist()),

@@ -14,7 +14,7 @@ from ciar.training.tokenizer import Quantizer, ShapeDecoder, TokenizerConfig, VQ
 
 
 class PictureTokenizer(VQTokenizer):
-    """RGB pictures (B, 3, 4g, 4g); token = code."""
+    """RGB pictures (B, 3, S, S) of S = stride · g pixels to a side; token = code."""
 
     kind = "pictures"
 
@@ -44,7 +44,7 @@ class PictureTokenizer(VQTokenizer):
 
 
 class PictureDecoder(nn.Module):
-    """Tokens (T,) → uint8 picture (4g, 4g, 3)."""
+    """Tokens (T,) → uint8 picture (S, S, 3)."""
 
     codes: Tensor
 
@@ -56,5 +56,5 @@ class PictureDecoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         codes = self.codes[tokens].T.reshape(1, -1, self.grid, self.grid)  # (1, D, g, g)
-        picture = self.decoder(codes)[0] + 0.5  # (3, 4g, 4g)
+        picture = self.decoder(codes)[0] + 0.5  # (3, S, S)
         return (picture.permute(1, 2, 0) * 255.0 + 0.5).clamp(0, 255).to(torch.uint8)

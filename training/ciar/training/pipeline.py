@@ -26,17 +26,17 @@ from ciar.training.domains import Domain, load_domain
 from ciar.training.drafter import Drafter
 from ciar.training.drafter_training import load_drafter
 from ciar.training.laws import LawsConfig
-from ciar.training.picture_set import PROMPTS, PictureSet
+from ciar.training.picture_set import HELD_OUT_PROMPTS, PROMPTS, PictureSet
 from ciar.training.preparation import prepare
 from ciar.training.run_state import differences, pick_device
 from ciar.training.sampling import multinomial, roll_out
 from ciar.training.settings import RunConfig, RunPaths
 from ciar.training.token_data import TokenSource
-from ciar.training.tokenizer import TokenizerConfig, VQTokenizer
+from ciar.training.tokenizer import Tokenizer, TokenizerConfig, VQTokenizer
 from ciar.training.tokenizer_training import (
     DecoderTrainer,
     TokenizerTrainer,
-    all_indices,
+    cached_indices,
     load_tokenizer,
     save_tokenizer,
 )
@@ -72,9 +72,7 @@ class Run:
     def sequences(self) -> TokenSource:
         """All data as tokens with captions. Raises ValueError if the tokenizer is not of this configuration."""
         require_tokenizer(self.tokenizer, self.domain.tokenizer_kind, self.config)
-        tokenizer = self.tokenizer.to(self.device)
-        indices = all_indices(tokenizer, self.domain.images, self.device)  # (N, T)
-        self.tokenizer.cpu()
+        indices = cached_indices(self.tokenizer, self.domain.images, self.device, self.paths.tokens)  # (N, T)
         return self.domain.source(indices)
 
     @cached_property
@@ -118,7 +116,9 @@ class Run:
         prompts = self.paths.data / PROMPTS
         if self.config.laws.prompts is not None or self.config.bundle is not None or not prompts.is_file():
             return self.config.laws
-        return self.config.laws.model_copy(update={"prompts": prompts})
+        held_out = self.paths.data / HELD_OUT_PROMPTS
+        apart = held_out if held_out.is_file() and held_out.stat().st_size else None
+        return self.config.laws.model_copy(update={"prompts": prompts, "held_out_prompts": apart})
 
     def rows(self, *splits: str) -> np.ndarray:
         """Row numbers of some splits together."""
@@ -126,7 +126,10 @@ class Run:
 
     def images(self, *splits: str) -> Tensor:
         """Images of some splits: uint8 (N, …, H, W)."""
-        return self.domain.images[torch.from_numpy(self.rows(*splits))]
+        rows = self.rows(*splits)
+        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+            return self.domain.images[int(rows[0]) : int(rows[0]) + len(rows)]  # a view: nothing is read yet
+        return self.domain.images[torch.from_numpy(rows)]
 
     def split(self, name: str) -> TokenSource:
         return self.sequences.subset(self.dataset.rows(name))
@@ -134,6 +137,7 @@ class Run:
 
 def prepare_data(run: Run) -> list[str]:
     """Read, check and split the data."""
+    run.paths.tokens.unlink(missing_ok=True)
     return prepare(run.config, run.paths.data)
 
 
@@ -151,8 +155,8 @@ def make_tokenizer(run: Run) -> list[str]:
     torch.set_num_threads(run.config.num_threads)
     config, domain, device = run.config, run.domain, run.device
     trainer = TokenizerTrainer(
-        domain.tokenizer_kind, config.tokenizer, run.images("train"), config.tokenizer_training,
-        run.paths.tokenizer_run, device,
+        domain.tokenizer_kind, config.tokenizer, run.images("train"), run.images(*SPLITS[1:]),
+        config.tokenizer_training, run.paths.tokenizer_run, device,
     )  # fmt: skip
     trainer.state.resume()
     tokenizer = trainer.run()
@@ -260,5 +264,7 @@ def draw_samples(run: Run, prompts: list[str], out: Path, guidance: float, tempe
     choose = multinomial(torch.Generator().manual_seed(seed), temperature)
     tokens, _ = roll_out(run.writer, condition, guidance, choose)
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(pictures(run.tokenizer, tokens), min(12, len(prompts))).quantize(128).save(out, optimize=True)  # a small file
+    image = sheet(pictures(run.tokenizer, tokens), min(12, len(prompts)))
+    flat = run.tokenizer.kind == Tokenizer.kind  # few colours make a small file
+    (image.quantize(128) if flat else image).save(out, optimize=True)
     return [f"{len(prompts)} pictures, guidance {guidance}, temperature {temperature}, seed {seed}: {out}"]

@@ -19,7 +19,8 @@ from ciar.training.emoji import read_emoji
 from ciar.training.folder import PREFIX, read_folder
 from ciar.training.icons import IconSet, read_sources, render_all
 from ciar.training.picture_set import FILE as PICTURES
-from ciar.training.picture_set import PROMPTS, Picture, write_pictures
+from ciar.training.picture_set import HELD_OUT_PROMPTS, IMAGES, PROMPTS, Picture, write_pictures
+from ciar.training.scenes.picture_files import write_scenes
 from ciar.training.settings import RunConfig
 
 
@@ -28,7 +29,7 @@ def prepare(config: RunConfig, folder: Path) -> list[str]:
 
     Raises DatasetError, SourceError or ValueError that names the file or the field.
     """
-    for name in (DRAWINGS, PICTURES, PROMPTS):  # of another source, from an earlier run
+    for name in (DRAWINGS, PICTURES, IMAGES, PROMPTS, HELD_OUT_PROMPTS):  # of another source, from an earlier run
         (folder / name).unlink(missing_ok=True)
     return SOURCES[config.data.source](config, folder)
 
@@ -91,9 +92,15 @@ def _write_pictures(config: RunConfig, folder: Path, pictures: list[Picture], se
     return lines
 
 
+def _scenes(config: RunConfig, folder: Path) -> list[str]:
+    data = config.data
+    return write_scenes(folder, data.num_pictures, config.tokenizer.image_size, data.split, data.seed)
+
+
 SOURCES: dict[str, Callable[[RunConfig, Path], list[str]]] = {
     "iconify": _iconify,
     "drawn": _drawn,
     "folder": _folder,
     "emoji": _emoji,
+    "scenes": _scenes,
 }

@@ -14,10 +14,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -111,6 +111,15 @@ class Several:
     def load_state_dict(self, state: Any) -> None:
         for part, held in zip(self.parts, state, strict=True):
             part.load_state_dict(held)
+
+
+Precision = Literal["float32", "bfloat16"]
+"""What matrices are multiplied in while training; bfloat16 pays on CPUs with avx512_bf16 or AMX, and on GPUs."""
+
+
+def precision(name: Precision, device: torch.device) -> AbstractContextManager[None]:
+    """Multiply matrices in that precision; weights and sums stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=name == "bfloat16")
 
 
 def pick_device(name: str) -> torch.device:

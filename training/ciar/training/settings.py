@@ -48,9 +48,13 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: Literal["iconify", "drawn", "folder", "emoji"] = "iconify"
+    source: Literal["iconify", "drawn", "folder", "emoji", "scenes"] = "iconify"
     """`iconify`: the npm collection; `drawn`: a few shapes drawn by code, for smoke runs; `folder`: your own images
-    with captions; `emoji`: npm packages of emoji."""
+    with captions; `emoji`: npm packages of emoji; `scenes`: landscapes painted by code."""
+    num_pictures: int = Field(default=80_000, gt=0)
+    """For `scenes`."""
+    seed: int = 0
+    """For `scenes`."""
     folder: Path | None = None
     """For `folder`: images, with metadata.jsonl or a text file beside each."""
     credit: CreditConfig = CreditConfig()
@@ -154,6 +158,10 @@ class RunPaths:
     @property
     def tokenizer(self) -> Path:
         return self.root / "tokenizer.pt"
+
+    @property
+    def tokens(self) -> Path:
+        return self.root / "tokens.pt"
 
     @property
     def tokenizer_run(self) -> Path:

@@ -11,6 +11,7 @@ for all colours, and flat ground always has the same token (ours; made for littl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ciar.training.palette import FOREGROUNDS, GROUNDS, NUM_PAIRS, pair_table
+
+NEAREST_ROWS = 64
+"""Vectors that are compared with all codes at a time, so that the table of distances stays in the cache."""
 
 
 class TokenizerConfig(BaseModel):
@@ -28,7 +32,9 @@ class TokenizerConfig(BaseModel):
     vocab_size: int = Field(default=512, gt=NUM_PAIRS + 1)
     """Number V of tokens; of icons: ground tokens first, then shape tokens."""
     grid: int = Field(default=16, gt=0)
-    """Tokens to a side; a picture has 4 pixels to a token, so 16 means 64x64."""
+    """Tokens to a side."""
+    stride: Literal[4, 8] = 4
+    """Pixels to a side of a token's cell; a grid of 16 and a stride of 4 mean pictures of 64x64."""
     code_dim: int = Field(default=8, gt=0)
     encoder_width: int = Field(default=128, gt=0)
     decoder_width: int = Field(default=64, gt=0)
@@ -44,7 +50,14 @@ class TokenizerConfig(BaseModel):
     @property
     def image_size(self) -> int:
         """Pixels to a side."""
-        return 4 * self.grid
+        return self.stride * self.grid
+
+
+def argmax_rows(table: Tensor) -> Tensor:
+    """Column of the largest entry of every row of (N, M): (N,). On the CPU NumPy's, which is several times faster."""
+    if table.device.type != "cpu":
+        return table.argmax(-1)
+    return torch.from_numpy(table.numpy().argmax(-1))
 
 
 class Quantizer(nn.Module):
@@ -60,13 +73,21 @@ class Quantizer(nn.Module):
         # Smoothed use per step; none yet, so the first batch restarts the codes that it does not choose.
         self.register_buffer("counts", torch.zeros(num_codes))  # (V',)
 
+    @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
         """Index of the nearest code of unit vectors z (N, D): (N,)."""
-        return (z @ self.codes.T).argmax(-1)
+        codes = self.codes.T.contiguous()  # (D, V')
+        with torch.autocast(z.device.type, enabled=False):  # bfloat16 cannot tell near codes apart
+            return torch.cat([argmax_rows(part @ codes) for part in z.split(NEAREST_ROWS)])
 
     @torch.no_grad()
     def update(self, z: Tensor, index: Tensor, generator: torch.Generator) -> None:
-        """Move codes towards the vectors (N, D) they were chosen for; restart codes that nobody chooses."""
+        """Move codes towards the vectors (N, D) they were chosen for; restart codes that nobody chooses.
+
+        A restarted code becomes one of the vectors, picked by its distance from its code: what is badly said gets a
+        word of its own.
+        """
+        apart = (z - self.codes[index]).square().sum(-1)  # (N,)
         counts = torch.bincount(index, minlength=len(self.codes)).float()  # (V',)
         sums = torch.zeros_like(self.codes).index_add_(0, index, z)  # (V', D)
         self.counts.lerp_(counts, 1 - self.decay)
@@ -75,7 +96,8 @@ class Quantizer(nn.Module):
         self.codes[used] = F.normalize(torch.lerp(self.codes[used], target, 1 - self.decay), dim=-1)
         dead = (self.counts < 0.02).nonzero()[:, 0]
         if len(dead) and len(z):
-            picks = torch.randint(len(z), (len(dead),), generator=generator)  # on the CPU, whatever the device
+            dead = dead[: max(1, len(z) // 4)]
+            picks = torch.multinomial((apart + 1e-6).cpu(), len(dead), generator=generator)  # on the CPU always
             self.codes[dead] = z[picks.to(z.device)]
             self.counts[dead] = 1.0
 
@@ -93,16 +115,16 @@ class ResidualBlock(nn.Module):
 
 
 class ShapeDecoder(nn.Module):
-    """Code vectors (B, D, g, g) → logits (B, channels, 4g, 4g)."""
+    """Code vectors (B, D, g, g) → logits (B, channels, S, S) of pictures with S = stride · g pixels to a side."""
 
     def __init__(self, config: TokenizerConfig, num_channels: int = 1) -> None:
         super().__init__()
-        width = config.decoder_width
+        width, last = config.decoder_width, config.stride // 2
         self.stem = nn.Conv2d(config.code_dim, width, 3, padding=1)
         self.blocks = nn.Sequential(*[ResidualBlock(width) for _ in range(config.num_blocks)])
         self.up = nn.Sequential(
             nn.GELU(), nn.Conv2d(width, 4 * width // 2, 3, padding=1), nn.PixelShuffle(2),  # (B, W/2, 2g, 2g)
-            nn.GELU(), nn.Conv2d(width // 2, 4 * 8, 3, padding=1), nn.PixelShuffle(2),  # (B, 8, 4g, 4g)
+            nn.GELU(), nn.Conv2d(width // 2, last**2 * 8, 3, padding=1), nn.PixelShuffle(last),  # (B, 8, S, S)
             nn.GELU(), nn.Conv2d(8, num_channels, 3, padding=1),
         )  # fmt: skip
 
@@ -111,10 +133,10 @@ class ShapeDecoder(nn.Module):
 
 
 def cell_encoder(config: TokenizerConfig, num_channels: int) -> nn.Sequential:
-    """Pictures (B, channels, 4g, 4g) → vectors (B, D, g, g) of one cell and a pixel around it: predictable tokens."""
-    width = config.encoder_width
+    """Pictures (B, channels, S, S) → vectors (B, D, g, g) of one cell and a little around it: predictable tokens."""
+    width, margin = config.encoder_width, config.stride // 4
     return nn.Sequential(
-        nn.Conv2d(num_channels, width, 6, stride=4, padding=1), nn.GELU(),
+        nn.Conv2d(num_channels, width, config.stride + 2 * margin, stride=config.stride, padding=margin), nn.GELU(),
         nn.Conv2d(width, width, 1), nn.GELU(), nn.Conv2d(width, config.code_dim, 1),
     )  # fmt: skip
 
@@ -169,12 +191,12 @@ class VQTokenizer(nn.Module):
 
     def reconstruct(self, images: Tensor) -> Reconstruction:
         """Encode, quantise and decode, with gradients."""
-        z, coded = self.encode(images), self.coded_cells(images)  # (B, g, g, D), (B, g, g)
+        z, coded = self.encode(images).float(), self.coded_cells(images)  # (B, g, g, D), (B, g, g)
         vectors = z[coded]  # (N, D)
         index = self.quantizer.nearest(vectors.detach())
         codes = torch.zeros_like(z)
         codes[coded] = vectors + (self.quantizer.codes[index] - vectors).detach()
-        return Reconstruction(self.decode_codes(codes, coded), vectors, index)
+        return Reconstruction(self.decode_codes(codes, coded).float(), vectors, index)
 
     @torch.no_grad()
     def indices(self, images: Tensor) -> Tensor:

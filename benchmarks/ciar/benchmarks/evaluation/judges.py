@@ -236,11 +236,11 @@ def prepare_judges(data_folder: Path, cache_folder: Path, config: JudgeConfig | 
             module.load_state_dict(torch.load(path, weights_only=True))
         else:
             train(judges, config)
-            _save(module, path)
+            save_whole(module, path)
     return judges
 
 
-def _save(module: nn.Module, path: Path) -> None:
+def save_whole(module: nn.Module, path: Path) -> None:
     """Write the weights; a file that is there is a whole one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
@@ -307,17 +307,11 @@ def augment(coverage: Tensor, generator: torch.Generator) -> Tensor:
     return torch.lerp(moved, F.avg_pool2d(moved, 3, 1, 1), blur)
 
 
-def _fit(
-    name: str,
-    module: nn.Module,
-    num_steps: int,
-    config: JudgeConfig,
-    batch_loss: Callable[[], Tensor],
-) -> None:
+def fit(name: str, module: nn.Module, num_steps: int, learning_rate: float, batch_loss: Callable[[], Tensor]) -> None:
     """Minimise `batch_loss` with AdamW and one cycle of the learning rate; leaves the module in evaluation mode."""
     module.train()
-    optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=num_steps)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=num_steps)
     bar = tqdm(range(num_steps), desc=name, unit="step", disable=None)
     for step in bar:
         loss = batch_loss()
@@ -339,7 +333,7 @@ def _train_concepts(judges: Judges, config: JudgeConfig) -> None:
         shapes = augment(masks[rows][:, None].float() / 255, generator)  # (B, 1, 64, 64)
         return F.cross_entropy(judges.concepts(2 * shapes - 1), concept[rows], label_smoothing=0.1)
 
-    _fit("concept classifier", judges.concepts, config.concept_steps, config, batch_loss)
+    fit("concept classifier", judges.concepts, config.concept_steps, config.learning_rate, batch_loss)
 
 
 def _train_captions(judges: Judges, config: JudgeConfig) -> None:
@@ -363,7 +357,7 @@ def _train_captions(judges: Judges, config: JudgeConfig) -> None:
         target = torch.arange(len(labels))
         return F.cross_entropy(torch.cat([among, beside], dim=1), target) + F.cross_entropy(among.T, target)
 
-    _fit("caption scorer", scorer, config.caption_steps, config, batch_loss)
+    fit("caption scorer", scorer, config.caption_steps, config.learning_rate, batch_loss)
 
 
 def _training_drawings(data: Dataset) -> tuple[Tensor, Tensor, Tensor]:
