@@ -1,4 +1,4 @@
-"""The budget of a picture: its sums, its tables, the ping-pong, and the whole tool on real processes."""
+"""The budget of a picture: its sums, its tables, and the whole tool on real processes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 import ciar.benchmarks.budget as tool
-from ciar.benchmarks.budget import Budget, Floors, Question, device_targets, sheets, to_dict
+from ciar.benchmarks.budget import Budget, Floors, device_targets, sheets, to_dict
 from ciar.benchmarks.budget_server import targets
 from ciar.benchmarks.measurement import Measurement
-from ciar.benchmarks.pingpong import PingPong
 from ciar.benchmarks.stopwatch import Total
 
-QUESTION = Question(10, 80, 20, 2.0, 1.2, 0.1, 0.8, 0.4, 2.0)
 FLOORS = Floors(1.0, 2.0, 3.0, 4.0, 5.0)
 
 
@@ -43,22 +41,16 @@ def test_pictures_are_averaged_and_shares_are_of_a_thread(measured: Callable[...
             },
         )
     assert budget.stopwatch_share == pytest.approx(0.1)
-    found = {sheet.title: sheet for sheet in sheets(budget, FLOORS, QUESTION)}
-    device = found["device, the thread that draws: 400.0 ms a picture"]
+    found = {sheet.title: sheet for sheet in sheets(budget, FLOORS)}
+    device = found["device, the thread that generates: 400.0 ms a picture"]
     assert device.rows[0] == ("loop", "1.0", "300000.0", "300.0", "75.0%", "200.0")
     cloud = found["cloud, the engine's thread at work: 200.0 ms a picture"]
     assert [row[0] for row in cloud.rows] == ["embedding"]
     passes = found["cloud, passes by kind (wall time of the runner)"]
     assert passes.rows == [("1 row", "4.0", "50.00", "200.0")]
-    report = to_dict(budget, FLOORS, QUESTION)
+    report = to_dict(budget, FLOORS)
     assert report["cloud_cpu_ms"] == {"engine": 500.0}
-    assert report["question"]["ratio"] == 2.0
     json.dumps(report, allow_nan=False)
-
-
-def test_a_ping_pong_bounces_as_many_bytes_as_it_is_told() -> None:
-    with PingPong() as pingpong:
-        assert all(pingpong.bounce(up, down) > 0 for up, down in ((2, 0), (100, 20), (60_000, 60_000)))
 
 
 @pytest.mark.parametrize(
@@ -80,8 +72,7 @@ def test_bad_input_is_a_sentence(arguments: list[str], sentence: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_picture_is_accounted_for_on_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tool, "NUM_QUESTIONS", 20)
+def test_a_picture_is_accounted_for_on_both_sides(tmp_path: Path) -> None:
     app = tool.typer.Typer()
     app.command()(tool.budget)
     result = CliRunner().invoke(app, ["--pictures", "1", "--out", str(tmp_path)])
@@ -89,9 +80,11 @@ def test_a_picture_is_accounted_for_on_both_sides(monkeypatch: pytest.MonkeyPatc
     report = json.loads(result.stdout.splitlines()[-1])
     drawing = [row for row in report["device"] if row["thread"] == "MainThread"]
     assert sum(row["own_ms"] for row in drawing) == pytest.approx(report["picture_ms"], rel=0.02)
-    assert {"drafter: ONNX Runtime", "gate", "track", "encode", "waiting for a frame"} <= {r["stage"] for r in drawing}
+    assert {"drafter: ONNX Runtime", "token buffer", "encode", "waiting for a frame"} <= {r["stage"] for r in drawing}
     engine = {row["stage"]: row for row in report["cloud"] if row["thread"] == "engine"}
-    assert {"attention and cache", "ONNX Runtime: layers", "embedding", "guidance", "rule: Gumbel noise"} <= set(engine)
+    assert {"attention and cache", "ONNX Runtime: layers", "embedding", "guidance", "sample: Gumbel noise"} <= set(
+        engine
+    )
     assert engine["attention and cache"]["calls"] > 100, "one a layer and pass"
-    assert all(value > 0 for value in (*report["floors"].values(), *report["question"].values()))
+    assert all(value > 0 for value in report["floors"].values())
     assert json.loads((tmp_path / "budget.json").read_text()) == report

@@ -21,14 +21,14 @@ def result(mode: Mode, tokens: tuple[int, ...], decisions: tuple[Decision, ...],
         seed=0,
         mode=mode,
         gate="",
-        traffic=Traffic(num_requests=2, num_asked=3, bytes_up=2048, bytes_down=1024),
+        traffic=Traffic(num_requests=2, num_sent_to_verify=3, bytes_up=2048, bytes_down=1024),
         timings=Timings(total_s=seconds),
     )
 
 
 BASE = [result(Mode.CLOUD, (1, 2, 3, 4), (Decision.CLOUD,) * 4, 2.0)] * 2
 CIAR = [
-    result(Mode.CIAR, (1, 2, 3, 9), (Decision.PREFIX, Decision.LOCAL, Decision.LOCAL, Decision.CORRECTED), seconds)
+    result(Mode.CIAR, (1, 2, 3, 9), (Decision.PREFIX, Decision.LOCAL, Decision.LOCAL, Decision.RESAMPLED), seconds)
     for seconds in (0.5, 1.0)
 ]
 
@@ -39,9 +39,9 @@ def test_ratios_are_taken_prompt_by_prompt_and_shares_are_of_all_tokens() -> Non
     assert figures["agreement"] == pytest.approx(0.75)
     assert figures["share_prefix"] == pytest.approx(0.25)
     assert figures["share_local"] == pytest.approx(0.5)
-    assert figures["share_corrected"] == pytest.approx(0.25)
+    assert figures["share_resampled"] == pytest.approx(0.25)
     assert figures["requests_over_tokens"] == pytest.approx(0.5)
-    assert figures["asked_over_tokens"] == pytest.approx(0.75)
+    assert figures["sent_over_tokens"] == pytest.approx(0.75)
 
 
 def test_the_tables_fit_a_terminal_of_80_columns() -> None:

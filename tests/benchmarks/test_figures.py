@@ -14,7 +14,7 @@ from rich.console import Console
 from ciar.benchmarks.figures import Spread, floors_s, rows_of, unexplained
 from ciar.benchmarks.machine import PACKAGES
 from ciar.benchmarks.measurement import Measurement
-from ciar.benchmarks.methods import METHODS
+from ciar.benchmarks.methods import BASE, METHODS, STRONGEST
 from ciar.benchmarks.plots import write_plots
 from ciar.benchmarks.profiles import PROFILES
 from ciar.benchmarks.report import WIDTH, footer, header, markdown, sheets, to_table
@@ -30,11 +30,11 @@ def test_a_spread_interpolates() -> None:
 
 def test_ratios_are_taken_picture_by_picture(measured: Make) -> None:
     measurements = [
-        measured("cloud", prompt="a", seconds=2.0),
+        measured(BASE, prompt="a", seconds=2.0),
         measured("ciar", prompt="a", seconds=1.0),
         measured("ciar", prompt="b", seconds=0.5),
-        measured("cloud", prompt="b", seconds=3.0),
-        measured("cloud", prompt="a", profile="lan", seconds=100.0),  # of another network: no pair
+        measured(BASE, prompt="b", seconds=3.0),
+        measured(BASE, prompt="a", profile="lan", seconds=100.0),  # of another network: no pair
     ]
     row = next(row for row in rows_of(measurements) if row.method == "ciar")
     assert row.speed_up is not None
@@ -44,10 +44,10 @@ def test_ratios_are_taken_picture_by_picture(measured: Make) -> None:
 
 
 def test_shares_are_of_all_tokens_and_bytes_go_both_ways(measured: Make) -> None:
-    row = rows_of([measured("cloud"), measured("ciar", tokens=(1, 2, 9, 9), num_asked=3)])[1]
+    row = rows_of([measured(BASE), measured("ciar", tokens=(1, 2, 9, 9))])[1]
     assert row.agreement == 0.5
     assert row.requests_share == 0.5
-    assert row.asked_share == 0.75
+    assert row.verified_share == 0.25
     assert row.local_share == 0.5
     assert row.bytes_per_token == 40
 
@@ -82,14 +82,14 @@ def test_a_row_without_its_base_has_no_ratio(measured: Make) -> None:
 def test_only_lossless_pictures_without_a_near_tie_must_be_the_clouds_own(measured: Make) -> None:
     other = (1, 2, 3, 9)
     measurements = [
-        measured("cloud"),
-        measured("cloud", prompt="b", num_near_ties=1),
+        measured(BASE),
+        measured(BASE, prompt="b", num_near_ties=1),
         measured("ciar", tokens=other),
         measured("lossless", tokens=other),
         measured("lossless", seed=1, tokens=other),  # nothing to compare with
         measured("lossless", prompt="b", tokens=other),
-        measured("lossless, depth 4", tokens=other),
-        measured("eagle:8", tokens=other),
+        measured("lossless, window 4", tokens=other),
+        measured(STRONGEST, tokens=other),
     ]
     assert unexplained(measurements) == [measurements[3], *measurements[6:]]
 
@@ -105,7 +105,7 @@ def everything(measured: Make) -> list[Measurement]:
             bytes_up=123_456,
             bytes_down=123_456,
             num_discarded=1234,
-            num_corrections=221,
+            num_forks=221,
         )
         for profile in PROFILES
         for index, method in enumerate(METHODS)
@@ -124,7 +124,7 @@ def summary() -> dict[str, Any]:
             "prompts": ["a"],
             "seeds": [0],
             "calibration": ["b", "c"],
-            "ask_share": 0.2,
+            "verify_share": 0.2,
             "methods": list(METHODS),
         },
         "rpc_s": {"lan": 0.0015},
@@ -155,7 +155,7 @@ def test_the_report_names_machine_methods_networks_and_sources(
     assert "small rpc lan 1.5 ms" in lines
     assert "the server at cloud.example:50051 as it was started" in lines
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| ciar")}
-    assert widths == {13, 14}
+    assert widths == {14}
 
 
 @pytest.mark.parametrize(("share", "warned"), [(0.01, False), (-0.2, True), (0.2, True)])

@@ -20,7 +20,7 @@ from ciar.benchmarks.gates import (
     outside_set,
     random_doubt,
 )
-from ciar.device_client import AlwaysAsk, Scores
+from ciar.device_client import Scores, VerifyAll
 
 UNIFORM = np.linspace(0, 1, 101).tolist()
 DOUBTS = {
@@ -78,7 +78,7 @@ def test_random_doubt_is_a_function_of_seed_and_position_alone() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_random_doubt_gives_every_picture_its_share_anywhere_in_it(seed: int) -> None:
     gate = DoubtThreshold("random", random_doubt(seed, 256), 0.25, UNIFORM)
-    asked = [position for position in range(256) if gate.ask(position, scores_of([0.5, 0.5]))]
+    asked = [position for position in range(256) if gate.must_verify(position, scores_of([0.5, 0.5]))]
     assert len(asked) == 64
     assert np.mean(asked) == pytest.approx(127.5, abs=4 * 8.0)  # four standard deviations of the mean
 
@@ -89,7 +89,7 @@ def test_a_gate_asks_about_its_share(doubt: Doubt) -> None:
     scores = [scores_of(rng.dirichlet(np.full(8, 0.5)) + 1e-9) for _ in range(3000)]
     seen = sorted(doubt(position, row) for position, row in enumerate(scores[:500]))
     gate = DoubtThreshold("row", doubt, 0.2, seen)
-    asked = np.array([gate.ask(position, row) for position, row in enumerate(scores)])
+    asked = np.array([gate.must_verify(position, row) for position, row in enumerate(scores)])
     assert asked.mean() == pytest.approx(0.2, abs=0.03)  # four standard deviations of a binomial share
     values = np.array([doubt(position, row) for position, row in enumerate(scores)])
     assert values[asked].min() > np.quantile(values, 0.5)
@@ -110,14 +110,14 @@ def test_a_rolled_back_gate_has_never_seen_what_was_discarded(
     recorder = Recorder(gate, {"given": given_doubt})
     split = data.draw(st.integers(0, len(kept)))
     for position, value in enumerate([*kept[:split], *dropped]):
-        recorder.ask(position, Scores(value, 0.0, 0.0))
+        recorder.must_verify(position, Scores(value, 0.0, 0.0))
     recorder.rollback(split)
-    rest = [recorder.ask(split + i, Scores(value, 0.0, 0.0)) for i, value in enumerate(kept[split:])]
-    assert rest == [undisturbed.ask(i, Scores(value, 0.0, 0.0)) for i, value in enumerate(kept)][split:]
+    rest = [recorder.must_verify(split + i, Scores(value, 0.0, 0.0)) for i, value in enumerate(kept[split:])]
+    assert rest == [undisturbed.must_verify(i, Scores(value, 0.0, 0.0)) for i, value in enumerate(kept)][split:]
     assert recorder.values("given") == kept
 
 
 def test_a_recorder_answers_as_its_gate_does() -> None:
-    recorder = Recorder(AlwaysAsk(), {})
+    recorder = Recorder(VerifyAll(), {})
     assert recorder.name == "always"
-    assert recorder.ask(0, Scores(0.0, 0.0, 0.0))
+    assert recorder.must_verify(0, Scores(0.0, 0.0, 0.0))

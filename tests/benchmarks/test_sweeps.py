@@ -39,9 +39,9 @@ def test_every_row_has_a_place_and_a_base(name: str) -> None:
 
 
 def test_knobs_reach_the_client() -> None:
-    depth = make_sweep("depth", [1, 8])
-    assert depth.methods["ciar, depth 8"].settings == {"depth": 8}
-    assert make_sweep("ahead", [64]).methods["lossless, ahead 64"].settings == {"max_ahead": 64}
+    window = make_sweep("window", [1, 8])
+    assert window.methods["cloud, window 8"].settings == {"max_window": 8}
+    assert make_sweep("ahead", [64]).methods["ciar, ahead 64"].settings == {"max_ahead": 64}
     assert make_sweep("prefix", [0.2]).methods["ciar, prefix 0.2"].settings == {"prefix_rate": 0.2}
     rtt = make_sweep("rtt", [0, 30])
     assert [profile.rtt_ms for profile in rtt.profiles.values()] == [0, 30]
@@ -76,8 +76,8 @@ def test_a_crossing_is_interpolated(line: list[tuple[float, float]], at: float |
 
 def test_the_round_trip_of_each_crossing_is_said(measured: Make) -> None:
     sweep = make_sweep("rtt", [0, 10])
-    seconds = {"cloud": (1.0, 1.0), "lossless": (2.0, 4.0), "ciar": (0.5, 2.0), "device": (0.1, 0.1)}
-    seconds["go-back"] = (0.8, 1.1)
+    seconds = {BASE: (1.0, 1.0), "cloud": (0.5, 0.5), "lossless": (2.0, 4.0), "ciar": (0.5, 2.0), "device": (0.1, 0.1)}
+    seconds["nearby"] = (0.8, 1.1)
     rows = rows_of(
         [
             measured(method, profile=profile, seconds=values[index])
@@ -87,9 +87,10 @@ def test_the_round_trip_of_each_crossing_is_said(measured: Make) -> None:
     )
     points = sweep.points(rows)
     assert crossings(points) == {
+        "cloud": "not up to 10",
         "lossless": "from the first, 0, on",
         "ciar": "6.7",  # from 2 at 0 ms to 0.5 at 10 ms
-        "go-back": "7.3",
+        "nearby": "7.3",
         "device": "not up to 10",
     }
     assert "ciar 6.7" in remarks(sweep, points)[0]
@@ -99,18 +100,18 @@ def test_the_round_trip_of_each_crossing_is_said(measured: Make) -> None:
     ("arguments", "sentence"),
     [
         (["thresold"], "did you mean 'threshold'"),
-        (["depth", "rtt", "--values", "1"], "values: name the one sweep"),
-        (["depth", "--values", "1,x"], "values: numbers with commas"),
-        (["depth", "--values", "1.5"], "values: a depth is a whole number"),
+        (["window", "rtt", "--values", "1"], "values: name the one sweep"),
+        (["window", "--values", "1,x"], "values: numbers with commas"),
+        (["window", "--values", "1.5"], "values: a window is a whole number"),
         (["ahead", "--values", "0"], "values: tokens drafted ahead are a whole number"),
         (["prefix", "--values", "1.5"], "values: a prefix rate is in [0, 1]"),
         (["threshold", "--values", "2"], "must be in [0, 1]"),
         (["rtt", "--values=-5"], "values: a round trip is not negative"),
         (["gates", "--values", "1"], "values: sweep 'gates' turns no number"),
         (["rtt", "--profile", "lan"], "are its round trips"),
-        (["depth", "--profile", "6g"], "did you mean '5g'"),
+        (["window", "--profile", "6g"], "did you mean '5g'"),
         (["vocabulary", "--values", "1"], "values: a vocabulary is a whole number"),
-        (["depth", "--out", "/proc/nothing"], "out: cannot write"),
+        (["window", "--out", "/proc/nothing"], "out: cannot write"),
     ],
 )
 def test_bad_input_is_a_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_a_small_sweep_measures_every_point_and_is_taken_up(server: ServerProces
     assert max(map(len, lines)) <= 100
     points = json.loads(last)["rtt"]["points"]
     assert [(point["line"], point["x"]) for point in points] == [
-        (line, 3) for line in ("cloud", "lossless", "ciar", "go-back", "device")
+        (line, 3) for line in (BASE, "cloud", "lossless", "ciar", "nearby", "device")
     ]
     assert {path.name for path in tmp_path.iterdir()} == {f"sweep-rtt.{kind}" for kind in ("jsonl", "md", "png")}
     again = CliRunner().invoke(cli.app, [*given, "--out", str(tmp_path), "--resume"])

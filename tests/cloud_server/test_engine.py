@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 
 from ciar.cloud_server.batch import Segment
 from ciar.cloud_server.engine import Engine, SessionFactory
-from ciar.cloud_server.session import Session
-from ciar.shared.errors import CiarError, InternalError, InvalidRequest, ProtocolError
-from ciar.shared.types import CloudFrame, Draft, Finish, Lantern, Limits, Opened, Summary, Verdict, Written
-from tests.support.fake_runner import FakeRunner, R, T, admitted, block, own_picture
+from ciar.cloud_server.session import Reply, Session
+from ciar.shared.errors import CiarError, InternalError, ProtocolError
+from ciar.shared.types import CloudFrame, Finish, Opened, Summary, Verdict, Verify
+from tests.support.fake_runner import FakeRunner, T, admitted, draft, make_session, own_picture
 
 DEADLINE_S = 30
 
@@ -54,9 +53,11 @@ class GatedRunner(FakeRunner):
         return [{segment.slot for segment in segments} for segments in self.passes]
 
 
-def make_session(session_id: str, **fields: Any) -> SessionFactory:
-    limits = Limits(max_block_tokens=T, max_in_flight=4)
-    return partial(Session, admitted(session_id, **fields), num_tokens=T, feature_dim=R, limits=limits)
+def factory(session_id: str, **fields: Any) -> SessionFactory:
+    def make(slot: int, reply: Reply) -> Session:
+        return make_session(admitted(session_id, **fields), reply, slot=slot)
+
+    return make
 
 
 class Device:
@@ -65,19 +66,23 @@ class Device:
     def __init__(self, engine: Engine, slot: int, session_id: str | None = None, **fields: Any) -> None:
         self.engine, self.id = engine, session_id or f"session {slot}"
         self._frames: queue.SimpleQueue[CloudFrame | CiarError] = queue.SimpleQueue()
-        engine.open(self.id, slot, self._frames.put, make_session(self.id, **fields))
+        engine.open(self.id, slot, self._frames.put, factory(self.id, **fields))
 
     def read(self) -> CloudFrame | CiarError:
         return self._frames.get(timeout=DEADLINE_S)
 
-    def read_prefix(self) -> tuple[int, ...]:
-        assert isinstance(self.read(), Opened)
-        prefix = self.read()
-        assert isinstance(prefix, Written)
-        return prefix.tokens
+    def read_tokens(self, count: int) -> list[int]:
+        """So many verified tokens, behind Opened if it comes."""
+        tokens: list[int] = []
+        while len(tokens) < count:
+            frame = self.read()
+            assert isinstance(frame, Opened | Verdict), frame
+            if isinstance(frame, Verdict):
+                tokens += frame.tokens[: frame.num_verified]
+        return tokens
 
-    def draft(self, tokens: list[int], start: int) -> None:
-        self.engine.submit(self.id, Draft(0, block(tokens, start)))
+    def draft(self, tokens: list[int], start: int, seq: int = 1) -> None:
+        self.engine.submit(self.id, draft(seq, start, tokens))
 
 
 @pytest.fixture
@@ -107,12 +112,12 @@ def test_all_that_queued_during_a_pass_goes_into_the_next(
 ) -> None:
     engine = start_engine()
     runner.hold()
-    first = Device(engine, 0, write_until=2)
+    first = Device(engine, 0, num_prefix_tokens=2, max_window=1)
     runner.wait_for_pass()
-    others = [Device(engine, slot, write_until=2, condition=(slot, 9)) for slot in (1, 2, 3)]
+    others = [Device(engine, slot, num_prefix_tokens=2, max_window=1, condition=(slot, 9)) for slot in (1, 2, 3)]
     runner.let_go()
     for device in (first, *others):
-        device.read_prefix()
+        device.read_tokens(2)
     assert runner.slots()[:3] == [{0}, {0, 1, 2, 3}, {1, 2, 3}]
 
 
@@ -120,37 +125,33 @@ def test_drafts_of_many_sessions_and_a_prefill_share_a_pass(
     runner: GatedRunner, start_engine: Callable[..., Engine]
 ) -> None:
     engine = start_engine()
-    devices = [Device(engine, slot, write_until=1, condition=(slot, slot)) for slot in range(3)]
+    devices = [Device(engine, slot, num_prefix_tokens=1, condition=(slot, slot)) for slot in range(3)]
     pictures = [own_picture(np.array([slot, slot])) for slot in range(3)]
     for device, picture in zip(devices, pictures, strict=True):
-        assert list(device.read_prefix()) == picture[:1]
+        assert device.read_tokens(1) == picture[:1]
     runner.hold()
     devices[0].draft(pictures[0][1:4], 1)
     runner.wait_for_pass()
     num_passes = len(runner.passes)
-    devices[0].draft(pictures[0][4:7], 4)
-    devices[0].draft(pictures[0][7:9], 7)
-    devices[1].draft(pictures[1][1:9], 1)
+    devices[1].draft(pictures[1][1:3], 1)
     devices[2].draft(pictures[2][1:3], 1)
-    newcomer = Device(engine, 3, write_until=1)
+    newcomer = Device(engine, 3, num_prefix_tokens=1)
     runner.let_go()
-    newcomer.read_prefix()
-    for device, ends in zip(devices, [[4, 7, 9], [9], [3]], strict=True):
-        verdicts = [device.read() for _ in ends]
-        assert all(isinstance(verdict, Verdict) and verdict.correction is None for verdict in verdicts)
-        assert [verdict.verified_through for verdict in verdicts] == ends  # type: ignore[union-attr]
-    assert runner.slots()[num_passes:] == [{0}, {0, 1, 2, 3}]
+    newcomer.read_tokens(1)
+    for device, picture, count in zip(devices, pictures, (3, 2, 2), strict=True):
+        assert device.read_tokens(count) == picture[1 : 1 + count]
+    assert {1, 2, 3} <= runner.slots()[num_passes + 1]
 
 
 def test_a_pass_keeps_to_its_row_budget(runner: GatedRunner, start_engine: Callable[..., Engine]) -> None:
     engine = start_engine(max_pass_rows=5)
     runner.hold()
-    devices = [Device(engine, 0, write_until=T, collaborative=False)]
+    devices = [Device(engine, 0, verify=Verify.ALL, max_window=1)]
     runner.wait_for_pass()
-    devices += [Device(engine, slot, write_until=T, collaborative=False) for slot in range(1, 9)]
+    devices += [Device(engine, slot, verify=Verify.ALL, max_window=1) for slot in range(1, 9)]
     runner.let_go()
     for device in devices:
-        assert isinstance(device.read(), Written)
+        device.read_tokens(T)
     rows = [sum(segment.num_rows for segment in segments) for segments in runner.passes]
     assert max(rows) == 5
     assert rows.count(5) >= 10  # the budget is used, not only kept
@@ -158,24 +159,22 @@ def test_a_pass_keeps_to_its_row_budget(runner: GatedRunner, start_engine: Calla
 
 def test_a_segment_larger_than_the_budget_still_runs(runner: GatedRunner, start_engine: Callable[..., Engine]) -> None:
     engine = start_engine(max_pass_rows=1)
-    device = Device(engine, 0, write_until=1)
+    device = Device(engine, 0, num_prefix_tokens=1)
     picture = own_picture(np.array([1, 2]))
-    assert list(device.read_prefix()) == picture[:1]
+    assert device.read_tokens(1) == picture[:1]
     device.draft(picture[1:8], 1)
-    verdict = device.read()
-    assert isinstance(verdict, Verdict)
-    assert verdict.verified_through == 8
+    assert device.read_tokens(7) == picture[1:8]
 
 
 def test_sessions_take_turns(runner: GatedRunner, start_engine: Callable[..., Engine]) -> None:
     engine = start_engine(max_pass_rows=2)
     runner.hold()
-    devices = [Device(engine, 0, write_until=T, collaborative=False)]
+    devices = [Device(engine, 0, verify=Verify.ALL, max_window=1)]
     runner.wait_for_pass()
-    devices += [Device(engine, slot, write_until=T, collaborative=False) for slot in range(1, 5)]
+    devices += [Device(engine, slot, verify=Verify.ALL, max_window=1) for slot in range(1, 5)]
     runner.let_go()
     for device in devices:
-        assert isinstance(device.read(), Written)
+        device.read_tokens(T)
     served = dict.fromkeys(range(5), 0)
     for slots in runner.slots():
         for slot in slots:
@@ -188,21 +187,19 @@ def test_sessions_take_turns(runner: GatedRunner, start_engine: Callable[..., En
 def test_a_failing_pass_harms_only_its_sessions(runner: GatedRunner, start_engine: Callable[..., Engine]) -> None:
     engine = start_engine()
     picture = own_picture(np.array([1, 2]))
-    waiting, unlucky = Device(engine, 0, write_until=1), Device(engine, 1, write_until=1)
-    waiting.read_prefix()
-    unlucky.read_prefix()
+    waiting, unlucky = Device(engine, 0, num_prefix_tokens=1), Device(engine, 1, num_prefix_tokens=1)
+    waiting.read_tokens(1)
+    unlucky.read_tokens(1)
     runner.fails_on = lambda segments: any(segment.slot == 1 for segment in segments)
     unlucky.draft(picture[1:3], 1)
     error = unlucky.read()
     assert isinstance(error, InternalError)
     assert "model pass failed" in str(error)
     waiting.draft(picture[1:5], 1)
-    verdict = waiting.read()
-    assert isinstance(verdict, Verdict)
-    assert verdict.verified_through == 5
+    assert waiting.read_tokens(4) == picture[1:5]
     runner.fails_on = lambda _: False
     engine.close(unlucky.id)
-    assert list(Device(engine, 1, "next", write_until=2).read_prefix()) == picture[:2]
+    assert Device(engine, 1, "next", num_prefix_tokens=2).read_tokens(2) == picture[:2]
     assert engine.alive
 
 
@@ -210,20 +207,20 @@ def test_a_reply_that_breaks_harms_only_its_session(runner: GatedRunner, start_e
     engine = start_engine()
 
     def broken(frame: CloudFrame | CiarError) -> None:
-        if isinstance(frame, Written):
+        if isinstance(frame, Verdict):
             raise RuntimeError("nobody listens any more")
 
-    engine.open("broken", 0, broken, make_session("broken", write_until=2))
-    assert len(Device(engine, 1, write_until=2).read_prefix()) == 2
+    engine.open("broken", 0, broken, factory("broken", num_prefix_tokens=2))
+    assert len(Device(engine, 1, num_prefix_tokens=2).read_tokens(2)) == 2
     assert engine.alive
 
 
 def test_a_bad_frame_ends_its_session_alone(runner: GatedRunner, start_engine: Callable[..., Engine]) -> None:
     engine = start_engine()
-    good, bad = Device(engine, 0, write_until=1), Device(engine, 1, write_until=1)
-    good.read_prefix()
-    bad.read_prefix()
-    engine.submit(bad.id, Draft(5, block([1], 1)))
+    good, bad = Device(engine, 0, num_prefix_tokens=1), Device(engine, 1, num_prefix_tokens=1)
+    good.read_tokens(1)
+    bad.read_tokens(1)
+    engine.submit(bad.id, draft(5, 1, [1]))
     assert isinstance(bad.read(), ProtocolError)
     engine.submit(good.id, Finish())
     assert isinstance(good.read(), Summary)
@@ -232,32 +229,22 @@ def test_a_bad_frame_ends_its_session_alone(runner: GatedRunner, start_engine: C
 def test_closing_in_the_middle_frees_the_slot(runner: GatedRunner, start_engine: Callable[..., Engine]) -> None:
     engine = start_engine()
     runner.hold()
-    gone = Device(engine, 0, write_until=T)
+    gone = Device(engine, 0, num_prefix_tokens=T, max_window=1)
     runner.wait_for_pass()
     engine.close(gone.id)
-    successor = Device(engine, 0, "successor", write_until=2, condition=(3, 4))
+    successor = Device(engine, 0, "successor", num_prefix_tokens=2, max_window=1, condition=(3, 4))
     runner.let_go()
-    assert list(successor.read_prefix()) == own_picture(np.array([3, 4]))[:2]
+    assert successor.read_tokens(2) == own_picture(np.array([3, 4]))[:2]
     starts = [segment.start for segments in runner.passes for segment in segments]
     assert starts == [0, 0, 2]  # one pass of the first, then the successor from its own row 0
 
 
 def test_frames_for_a_closed_session_are_dropped(runner: GatedRunner, start_engine: Callable[..., Engine]) -> None:
     engine = start_engine()
-    device = Device(engine, 0, write_until=1)
-    device.read_prefix()
+    device = Device(engine, 0, num_prefix_tokens=1)
+    device.read_tokens(1)
     engine.close(device.id)
     device.draft([1], 1)
     engine.close(device.id)
-    assert len(Device(engine, 1, write_until=1).read_prefix()) == 1
+    assert len(Device(engine, 1, num_prefix_tokens=1).read_tokens(1)) == 1
     assert len(runner.passes) == 2
-
-
-def test_a_session_that_cannot_be_judged_here_is_told_so(start_engine: Callable[..., Engine]) -> None:
-    """This engine was given no distances between tokens."""
-    engine = start_engine()
-    error = Device(engine, 0, acceptance=Lantern(1, 0.1)).read()
-    assert isinstance(error, InvalidRequest)
-    assert "no distances between tokens" in str(error)
-    device = Device(engine, 0, session_id="next", write_until=2)
-    assert len(device.read_prefix()) == 2

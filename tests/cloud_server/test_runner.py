@@ -130,43 +130,6 @@ def test_a_feature_changes_the_laws_only_after_its_token() -> None:
     assert (np.abs(plain[7:] - changed[7:]).max(-1) > 1e-2).all()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("cached", [0, 3, 11])
-def test_every_branch_of_a_tree_sees_itself_and_what_was_before(name: str, cached: int) -> None:
-    """Laws behind each node equal a teacher-forced pass along its branch; with a cache, and beside another session."""
-    config = CONFIGS[name]
-    rng = np.random.default_rng(cached)
-    model = make_transformer(config, seed=1)
-    runner = ModelRunner(copy.deepcopy(model), num_slots=2)
-    start, parents = 12, np.array([-1, -1, 0, 0, 1, 3, -1, 4])
-    condition = rng.integers(1, config.num_phrases, config.caption_length)
-    tokens = rng.integers(0, config.vocab_size, start + len(parents))
-    prefix = config.caption_length
-    if cached:
-        runner.extend([Segment(1, 2.0, condition, 0, tokens[:cached], None, np.array([cached]))])
-    first = prefix + cached if cached else 0
-    wanted = np.arange(start, start + len(parents) + 1)
-    segment = Segment(1, 2.0, condition, first, tokens[cached:], None, wanted, parents)
-    other = Slot(0, config, 1.0, rng).segment()
-    logits = runner.extend([other, segment])[1]
-    conditions = torch.stack([torch.from_numpy(condition), model.null_condition])
-    for node in range(-1, len(parents)):
-        branch: list[int] = []
-        step = node
-        while step >= 0:
-            branch.insert(0, int(tokens[start + step]))
-            step = int(parents[step])
-        path = torch.from_numpy(np.append(tokens[:start], branch).astype(np.int64)).expand(2, -1)
-        c, u = model(conditions, path)[:, -1]
-        np.testing.assert_allclose(logits[node + 1], (u + 2 * (c - u)).numpy(), atol=2e-4, rtol=1e-4)
-    # The branch's rows are computed anew, over those of the tree.
-    again = Segment(1, 2.0, condition, prefix + start, tokens[start : start + 1], None, np.array([start + 1]))
-    np.testing.assert_allclose(runner.extend([again])[0][0], logits[1], atol=2e-4, rtol=1e-4)
-
-
-# ---- loading -------------------------------------------------------------------------------------------------------
-
-
 def test_loading_gives_the_saved_model(tiny_bundle: Path) -> None:
     loaded, made = load_transformer(tiny_bundle), make_transformer()
     condition, tokens = torch.tensor([[1, 2, 0, 0]]), torch.arange(12)[None]

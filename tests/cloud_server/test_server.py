@@ -73,6 +73,6 @@ def test_reflection_lists_the_services(cloud: RunningCloud) -> None:
 
 def test_stopping_ends_the_engine(start_cloud: Callable[..., RunningCloud]) -> None:
     cloud = start_cloud()
-    assert cloud.server._engine.alive
+    assert cloud.server.engine.alive
     cloud.begin_stop().result(DEADLINE_S)
-    assert not cloud.server._engine.alive
+    assert not cloud.server.engine.alive

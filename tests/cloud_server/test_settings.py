@@ -51,8 +51,8 @@ def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_limits_tell_what_the_settings_say() -> None:
-    limits = Settings(max_block_tokens=3, max_in_flight=4, idle_timeout_s=5, max_prompt_bytes=6).limits
-    assert (limits.max_block_tokens, limits.max_in_flight) == (3, 4)
+    limits = Settings(max_window=3, max_in_flight=4, idle_timeout_s=5, max_prompt_bytes=6).limits
+    assert (limits.max_window, limits.max_in_flight) == (3, 4)
     assert (limits.idle_timeout_ms, limits.max_prompt_bytes) == (5000, 6)
 
 
@@ -64,7 +64,7 @@ BAD = [
     ("max_sessions", "0"),
     ("max_sessions", "many"),
     ("max_pass_rows", "0"),
-    ("max_block_tokens", "0"),
+    ("max_window", "0"),
     ("max_in_flight", "0"),
     ("max_message_bytes", "10"),
     ("idle_timeout_s", "0"),

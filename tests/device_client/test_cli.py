@@ -42,12 +42,6 @@ def generate(*arguments: Any) -> Result:
     return run("generate", "a heart", "--server", "host:1", *arguments)
 
 
-def test_features_are_sent_if_wanted(cloud: FakeCloud, tmp_path: Path) -> None:
-    for flags, carries_on in (((), True), (("--send-features",), False)):
-        assert generate("-o", tmp_path / "a.png", *flags).exit_code == 0
-        assert cloud.opens[-1].carry_on is carries_on
-
-
 def test_a_picture_is_saved_and_told_of(cloud: FakeCloud, tmp_path: Path) -> None:
     result = generate("-o", tmp_path / "a.png", "--seed", 3, "--scale", 4, "--heatmap", tmp_path / "h.png")
     assert result.exit_code == 0, result.output
@@ -95,7 +89,7 @@ def test_a_wrong_value_is_a_bad_request(cloud: FakeCloud, tmp_path: Path) -> Non
 def test_info_of_a_server(cloud: FakeCloud) -> None:
     result = run("info", "--server", "host:1")
     assert result.exit_code == 0
-    for part in ("tiny 1", "8×8 px", "16 tokens", "ask_share 0.3", "drafter.onnx", "64 tokens a block"):
+    for part in ("tiny 1", "8×8 px", "16 tokens", "verify_share 0.3", "drafter.onnx", "64 positions a pass"):
         assert part in result.stdout
     told = json.loads(run("info", "--server", "host:1", "--json").stdout)
     assert told["name"] == "tiny"

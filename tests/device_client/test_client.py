@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from ciar.benchmarks.simulation.transport import Times
 from ciar.device_client import (
-    AlwaysAsk,
     Client,
     Decision,
     InvalidRequest,
@@ -20,12 +20,12 @@ from ciar.device_client import (
     ProtocolError,
     TimedOut,
     Unavailable,
+    VerifyAll,
     heatmap,
 )
-from ciar.device_client import client as client_module
 from ciar.device_client.heatmap import COLOURS
 from ciar.shared.bundle import Manifest
-from ciar.shared.types import Classic, Coupled, Lantern, Sampling
+from ciar.shared.types import Sampling
 from tests.device_client.fakes import FakeCloud
 
 MakeClient = Callable[..., tuple[Client, FakeCloud]]
@@ -39,10 +39,11 @@ def test_lossless_is_what_the_cloud_draws_alone(make_client: MakeClient, mode: M
     assert result.cloud_share == 1
 
 
-def test_depth_and_delay_do_not_change_a_picture(make_client: MakeClient) -> None:
+def test_windows_and_delay_do_not_change_a_picture(make_client: MakeClient) -> None:
+    slow = Times(3.0, 0.5, lambda: 7.0)
     pictures = [
-        make_client(delays=delays)[0].generate("x", seed=4, depth=depth, max_ahead=ahead)
-        for delays, depth, ahead in (((0,), 1, 1), ((3, 0, 5), 4, 16))
+        make_client(times=times)[0].generate("x", seed=4, max_window=window, max_ahead=ahead)
+        for times, window, ahead in ((None, 1, 1), (slow, 0, 16))
     ]
     assert pictures[0].tokens == pictures[1].tokens
     assert pictures[0].decisions == pictures[1].decisions
@@ -69,34 +70,13 @@ def test_the_pairs_defaults_hold_unless_told_otherwise(make_client: MakeClient, 
     assert second.num_prefix_tokens == 8
 
 
-def test_a_rule_of_ones_own(make_client: MakeClient) -> None:
+@pytest.mark.parametrize("mode", ["cloud", "lossless", "ciar"])
+def test_a_window_of_one_is_one_pass_a_token(make_client: MakeClient, mode: str) -> None:
     client, cloud = make_client()
-    default, classic, relaxed = (
-        client.generate("x", mode="lossless", acceptance=spec) for spec in ("coupled", "classic", "lantern:3:0.5")
-    )
-    assert [opened.acceptance for opened in cloud.opens] == [Coupled(), Classic(), Lantern(3, 0.5)]
-    assert [result.acceptance for result in (default, classic, relaxed)] == ["coupled", "classic", "lantern:3:0.5"]
-    assert default.tokens == cloud.model.picture(Sampling()) != classic.tokens
-    assert client.generate("x", mode="device").acceptance == "none"
-
-
-def test_trees_in_place_of_a_chain(make_client: MakeClient) -> None:
-    client, cloud = make_client()
-    result = client.generate("x", mode="lossless", tree_nodes=5)
-    assert result.tokens == cloud.model.picture(Sampling())
-    assert max(len(tree.tokens) for tree in cloud.trees) == 5
-    assert not cloud.drafts
-
-
-def test_blocks_are_short_enough_for_the_laws_in_them(
-    make_client: MakeClient, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client_module, "MAX_LAW_BYTES", 3 * 2 * manifest.vocab_size)
-    client, cloud = make_client(delays=[6])
-    client.generate("x", acceptance="classic", gate="quantile:0.5", depth=1)
-    assert max(len(draft.block.tokens) for draft in cloud.drafts) <= 3
-    client.generate("x", mode="lossless", acceptance="classic", depth=1, max_ahead=8)
-    assert max(len(draft.block.tokens) for draft in cloud.drafts) <= 3
+    result = client.generate("x", mode=mode, max_window=1, gate="always" if mode == "ciar" else None)
+    assert cloud.opens[0].max_window == 1
+    assert result.cost.num_passes == 16
+    assert client.generate("x", mode="cloud").tokens == result.tokens
 
 
 def test_files_and_manifest_are_asked_for_once(make_client: MakeClient) -> None:
@@ -109,7 +89,7 @@ def test_files_and_manifest_are_asked_for_once(make_client: MakeClient) -> None:
 
 def test_a_gate_of_ones_own(make_client: MakeClient) -> None:
     client, _ = make_client()
-    assert Decision.LOCAL not in client.generate("x", gate=AlwaysAsk()).decisions
+    assert Decision.LOCAL not in client.generate("x", gate=VerifyAll()).decisions
 
 
 @pytest.mark.parametrize(
@@ -117,12 +97,6 @@ def test_a_gate_of_ones_own(make_client: MakeClient) -> None:
     [
         ({"mode": "loseless"}, "mode: unknown mode 'loseless'; did you mean 'lossless'?"),
         ({"mode": "?"}, "mode: unknown mode '?'; known are ciar, lossless, cloud, device"),
-        ({"acceptance": "clasic"}, "acceptance: unknown rule 'clasic'; did you mean 'classic'"),
-        ({"acceptance": "lantern:10:2"}, "acceptance: DELTA of lantern"),
-        ({"tree_nodes": 4}, "tree_nodes: trees are for mode 'lossless'"),
-        ({"tree_nodes": 4, "mode": "lossless", "acceptance": "classic"}, "tree_nodes: trees are for mode 'lossless'"),
-        ({"tree_nodes": -1, "mode": "lossless"}, "tree_nodes: must be a whole number"),
-        ({"acceptance": "classic", "mode": "cloud"}, "acceptance: mode 'cloud' asks the cloud nothing"),
         ({"seed": -1}, "sampling.seed: "),
         ({"seed": 2**64}, "sampling.seed: "),
         ({"temperature": float("nan")}, "sampling.temperature: "),
@@ -132,7 +106,8 @@ def test_a_gate_of_ones_own(make_client: MakeClient) -> None:
         ({"guidance": 0.5}, "sampling.guidance: "),
         ({"prefix_rate": 1.5}, "prefix_rate: must be in [0, 1]"),
         ({"prefix_rate": float("nan")}, "prefix_rate: "),
-        ({"depth": 0}, "depth: "),
+        ({"max_window": -1}, "max_window: must be a whole number, at least 0"),
+        ({"max_window": True}, "max_window: "),
         ({"max_ahead": 0}, "max_ahead: "),
         ({"max_ahead": 1.5}, "max_ahead: "),
         ({"timeout_s": 0}, "timeout_s: must be above 0"),
@@ -158,7 +133,7 @@ def test_no_address_is_a_sentence() -> None:
 
 
 def test_an_error_tells_what_was_final(make_client: MakeClient) -> None:
-    client, cloud = make_client(failures={number: Unavailable("gone") for number in range(6, 100_000)})
+    client, cloud = make_client(failures={number: Unavailable("gone") for number in range(4, 100_000)})
     with pytest.raises(Unavailable) as caught:
         client.generate("x", seed=1, mode="lossless")
     committed = caught.value.committed

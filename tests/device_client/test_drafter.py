@@ -9,7 +9,7 @@ import pytest
 
 from ciar.device_client.decoder import Decoder
 from ciar.device_client.drafter import Drafter
-from ciar.shared.bundle import Manifest
+from ciar.shared.bundle import Manifest, embedded_bundle, load_manifest
 from ciar.shared.errors import PairMismatch
 from tests.device_client.tiny_graphs import write_decoder
 
@@ -24,27 +24,49 @@ def drafter(device_folder: Path, manifest: Manifest) -> Drafter:
 
 
 def step_all(drafter: Drafter, start: int = 0) -> list[np.ndarray]:
-    return [drafter.step(TOKENS, position).center.copy() for position in range(start, 16)]
+    return [drafter.evaluate(TOKENS, position, position + 1).centers[0].copy() for position in range(start, 16)]
 
 
-def test_reading_is_stepping(drafter: Drafter) -> None:
+@pytest.mark.parametrize("num_rows", [2, 5, 16])
+def test_a_window_says_what_single_rows_say(drafter: Drafter, num_rows: int) -> None:
     stepped = step_all(drafter)
     drafter.reset((1, 2, 0))
-    drafter.read(TOKENS, 0, 9)
-    np.testing.assert_allclose(step_all(drafter, 9), stepped[9:], rtol=1e-4, atol=1e-5)
+    for start in range(0, 16, num_rows):
+        end = min(16, start + num_rows)
+        centers = drafter.evaluate(TOKENS, start, end).centers
+        np.testing.assert_allclose(centers, stepped[start:end], rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_does_not_see_what_comes_after_it(drafter: Drafter) -> None:
-    first = drafter.step(TOKENS, 0).center.copy()
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 8, 32, 256])
+def test_the_embedded_drafters_rows_do_not_see_each_other(num_rows: int) -> None:
+    """Bit for bit: a token must not depend on how many others were evaluated with it."""
+    manifest = load_manifest(embedded_bundle())
+    drafter = Drafter(embedded_bundle() / "drafter.onnx", manifest)
+    tokens = np.random.default_rng(3).integers(0, manifest.vocab_size, manifest.num_tokens)
+    condition = [1] * manifest.caption_length
+
+    def evaluate(size: int) -> list[np.ndarray]:
+        drafter.reset(condition)
+        parts = []
+        for start in range(0, manifest.num_tokens, size):
+            proposals = drafter.evaluate(tokens, start, min(manifest.num_tokens, start + size))
+            parts.append([array.copy() for array in proposals])
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    for found, expected in zip(evaluate(num_rows), evaluate(16), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_row_does_not_see_what_comes_after_it(drafter: Drafter) -> None:
+    first = drafter.evaluate(TOKENS, 0, 1).centers[0].copy()
     step_all(drafter)
-    np.testing.assert_array_equal(drafter.step(TOKENS, 0).center, first)
+    np.testing.assert_array_equal(drafter.evaluate(TOKENS, 0, 1).centers[0], first)
 
 
 def test_after_a_rollback_nothing_is_left_of_what_was_discarded(drafter: Drafter) -> None:
     stepped = step_all(drafter)
-    other = (TOKENS + 1) % 16
-    for position in range(6, 16):
-        drafter.step(np.where(np.arange(16) < 6, TOKENS, other), position)
+    other = np.where(np.arange(16) < 6, TOKENS, (TOKENS + 1) % 16)
+    drafter.evaluate(other, 6, 16)
     np.testing.assert_array_equal(step_all(drafter, 6), stepped[6:])
 
 
@@ -57,12 +79,12 @@ def test_pictures_and_conditions_do_not_mix(drafter: Drafter) -> None:
 
 
 def test_scores_are_those_of_the_graph(drafter: Drafter) -> None:
-    proposal = drafter.step(TOKENS, 0)
-    assert proposal.center.shape == (16,)
-    assert proposal.feature.shape == (3,)
-    ambiguity, disparity, uncertainty, center = proposal.scores
+    proposals = drafter.evaluate(TOKENS, 0, 4)
+    assert proposals.centers.shape == (4, 16)
+    assert proposals.features.shape == (4, 3)
+    ambiguity, disparity, uncertainty, center = proposals.scores(2)
     assert center is not None
-    assert np.array_equal(center, proposal.center)
+    assert np.array_equal(center, proposals.centers[2])
     assert uncertainty == pytest.approx(ambiguity * disparity, rel=1e-5)
     assert ambiguity > 0
 

@@ -1,4 +1,4 @@
-"""Gates: what they ask about, what they spend, and that they are functions of the history alone."""
+"""Gates: what they have verified, what they spend, and that they are functions of the history alone."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ciar.device_client.gates import (
-    AlwaysAsk,
     CalibratedThreshold,
     CertifiedBudget,
     FixedThreshold,
     Gate,
-    LocalRunLimit,
-    NeverAsk,
+    NearbyThreshold,
     RunningQuantile,
     Scores,
-    bounded,
+    VerifyAll,
+    VerifyNone,
     make_gate,
 )
 from ciar.shared.bundle import Manifest
@@ -45,64 +44,64 @@ def scores_of(ambiguity: float) -> Scores:
     return Scores(ambiguity, 0.25, ambiguity * 0.25)
 
 
-def ask_all(gate: Gate, values: list[float], start: int = 0) -> list[bool]:
-    return [gate.ask(start + offset, scores_of(value)) for offset, value in enumerate(values)]
+def verify_all(gate: Gate, values: list[float], start: int = 0) -> list[bool]:
+    return [gate.must_verify(start + offset, scores_of(value)) for offset, value in enumerate(values)]
 
 
 def test_always_and_never() -> None:
-    assert all(ask_all(AlwaysAsk(), [0.0, 4.0]))
-    assert not any(ask_all(NeverAsk(), [0.0, 4.0]))
+    assert all(verify_all(VerifyAll(), [0.0, 4.0]))
+    assert not any(verify_all(VerifyNone(), [0.0, 4.0]))
 
 
-def test_a_threshold_asks_above_it_and_when_the_score_is_not_a_number() -> None:
-    assert ask_all(FixedThreshold(0.25), [0.9, 1.0, 1.1, math.nan]) == [False, False, True, True]
+def test_a_threshold_verifies_above_it_and_when_the_score_is_not_a_number() -> None:
+    assert verify_all(FixedThreshold(0.25), [0.9, 1.0, 1.1, math.nan]) == [False, False, True, True]
 
 
 def test_a_calibrated_threshold_is_the_held_out_quantile_and_remembers_nothing() -> None:
     gate = CalibratedThreshold(0.25, [0.0, 0.25, 0.5, 0.75, 1.0])
     assert gate.threshold == 0.75
     values = [3.0, 3.1, 0.0, math.nan, 3.0]
-    assert ask_all(gate, values) == [False, True, False, True, False]
+    assert verify_all(gate, values) == [False, True, False, True, False]
 
 
 @given(ambiguities)
-def test_a_calibrated_share_of_0_never_asks_and_of_1_always(values: list[float]) -> None:
-    assert not any(ask_all(CalibratedThreshold(0, PRIOR), values))
-    assert all(ask_all(CalibratedThreshold(1, PRIOR), values))
+def test_a_calibrated_share_of_0_verifies_nothing_and_of_1_everything(values: list[float]) -> None:
+    assert not any(verify_all(CalibratedThreshold(0, PRIOR), values))
+    assert all(verify_all(CalibratedThreshold(1, PRIOR), values))
 
 
 @given(ambiguities)
-def test_a_quantile_of_0_never_asks_and_of_1_always(values: list[float]) -> None:
-    assert not any(ask_all(RunningQuantile(0, PRIOR), values))
-    assert all(ask_all(RunningQuantile(1, PRIOR), values))
+def test_a_quantile_of_0_verifies_nothing_and_of_1_everything(values: list[float]) -> None:
+    assert not any(verify_all(RunningQuantile(0, PRIOR), values))
+    assert all(verify_all(RunningQuantile(1, PRIOR), values))
 
 
 def test_a_quantile_begins_with_the_prior() -> None:
-    assert ask_all(RunningQuantile(0.2, PRIOR, "ambiguity"), [0.7, 0.95]) == [False, True]
+    assert verify_all(RunningQuantile(0.2, PRIOR, "ambiguity"), [0.7, 0.95]) == [False, True]
 
 
-def test_a_quantile_asks_about_its_share_in_the_long_run_even_if_the_prior_is_wrong() -> None:
+def test_a_quantile_verifies_its_share_in_the_long_run_even_if_the_prior_is_wrong() -> None:
     values = np.random.default_rng(0).uniform(2, 3, 4000).tolist()
-    share = np.mean(ask_all(RunningQuantile(0.3, PRIOR, "ambiguity"), values))
+    share = np.mean(verify_all(RunningQuantile(0.3, PRIOR, "ambiguity"), values))
     assert share == pytest.approx(0.3, abs=0.03)  # four standard deviations of a binomial share
 
 
-def test_a_quantile_that_cannot_tell_tokens_apart_asks() -> None:
-    assert all(ask_all(RunningQuantile(0.2, [1.0, 1.0], "ambiguity"), [1.0] * 5))
+def test_a_quantile_that_cannot_tell_tokens_apart_verifies() -> None:
+    assert all(verify_all(RunningQuantile(0.2, [1.0, 1.0], "ambiguity"), [1.0] * 5))
 
 
 @given(ambiguities, st.floats(0, 50))
 def test_a_certified_budget_is_never_overspent(values: list[float], budget: float) -> None:
     gate = CertifiedBudget(budget, num_tokens=len(values))
-    local = [value for value, asked in zip(values, ask_all(gate, values), strict=True) if not asked]
+    local = [value for value, marked in zip(values, verify_all(gate, values), strict=True) if not marked]
     assert gate.spent <= budget
     assert math.fsum(local) / 2 == pytest.approx(gate.spent)
 
 
 def test_a_certified_budget_is_paced_and_carries_over() -> None:
     # 1 may be spent per position; 1.6 / 2 = 0.8 each, so 0.2 is left over every time.
-    assert ask_all(CertifiedBudget(4, 4), [1.6, 1.6, 1.6, 3.2]) == [False, False, False, False]
-    assert ask_all(CertifiedBudget(4, 4), [4.0, 4.0, 4.0, 4.0]) == [True, False, True, False]
+    assert verify_all(CertifiedBudget(4, 4), [1.6, 1.6, 1.6, 3.2]) == [False, False, False, False]
+    assert verify_all(CertifiedBudget(4, 4), [4.0, 4.0, 4.0, 4.0]) == [True, False, True, False]
 
 
 @given(st.sampled_from(SPECS), ambiguities, ambiguities, st.data())
@@ -110,33 +109,16 @@ def test_a_rolled_back_gate_has_never_seen_what_was_discarded(
     manifest: Manifest, spec: str, kept: list[float], discarded: list[float], data: st.DataObject
 ) -> None:
     """The gate's answers are a pure function of the committed history."""
-    gate, undisturbed = (bounded(make_gate(spec, manifest), 5) for _ in range(2))
+    gate, undisturbed = (make_gate(spec, manifest) for _ in range(2))
     split = data.draw(st.integers(0, len(kept)))
-    ask_all(gate, kept[:split])
-    ask_all(gate, discarded, start=split)
+    verify_all(gate, kept[:split])
+    verify_all(gate, discarded, start=split)
     gate.rollback(split)
-    assert ask_all(gate, kept[split:], start=split) == ask_all(undisturbed, kept)[split:]
-
-
-@given(ambiguities, st.integers(1, 8))
-def test_local_runs_are_limited(values: list[float], limit: int) -> None:
-    asked = ask_all(LocalRunLimit(NeverAsk(), limit), values)
-    assert asked == [(position + 1) % (limit + 1) == 0 for position in range(len(values))]
-
-
-def test_a_gap_in_the_positions_begins_a_new_run() -> None:
-    gate = LocalRunLimit(NeverAsk(), 2)
-    assert ask_all(gate, [0.0, 0.0]) == [False, False]
-    assert ask_all(gate, [0.0, 0.0, 0.0], start=5) == [False, False, True]
-
-
-def test_a_gate_that_never_asks_is_left_alone() -> None:
-    gate = NeverAsk()
-    assert bounded(gate, 8) is gate
+    assert verify_all(gate, kept[split:], start=split) == verify_all(undisturbed, kept)[split:]
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_a_gate_is_named_as_it_was_asked_for(manifest: Manifest, spec: str) -> None:
+def test_a_gate_is_named_as_it_was_made(manifest: Manifest, spec: str) -> None:
     assert make_gate(spec, manifest).name == spec
 
 
@@ -151,7 +133,7 @@ def test_a_name_alone_takes_the_pairs_share(spec: str, name: str, manifest: Mani
     ("spec", "sentence"),
     [
         ("quantil:0.2", "did you mean 'quantile'"),
-        ("", "known are calibrated, quantile"),
+        ("", "known are calibrated, nearby"),
         ("calibrated:-1", "in [0, 1] (got -1)"),
         ("quantile:2", "in [0, 1] (got 2)"),
         ("quantile:nan", "in [0, 1] (got nan)"),
@@ -168,3 +150,36 @@ def test_nonsense_is_a_sentence(manifest: Manifest, spec: str, sentence: str) ->
     with pytest.raises(InvalidRequest, match=r"^gate: ") as caught:
         make_gate(spec, manifest)
     assert sentence in str(caught.value)
+
+
+def nearby(values: dict[int, float], width: int = 4) -> list[int]:
+    """Positions verified of 12; U is 0.5 but for the given ones."""
+    gate = NearbyThreshold(0.1, 0.5, np.linspace(0, 1, 11).tolist(), width)  # above 0.9; beside verified ones above 0.5
+    scores = [Scores(0.0, 0.0, values.get(position, 0.5)) for position in range(12)]
+    return [position for position, score in enumerate(scores) if gate.must_verify(position, score)]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, []),
+        ({5: 0.95}, [5]),
+        ({6: 0.7}, []),
+        ({5: 0.95, 6: 0.7}, [5, 6]),  # left
+        ({1: 0.95, 5: 0.7}, [1, 5]),  # above
+        ({0: 0.95, 5: 0.7}, [0, 5]),  # above and left
+        ({2: 0.95, 5: 0.7}, [2, 5]),  # above and right
+        ({3: 0.95, 4: 0.7}, [3]),  # the next row begins: no neighbour
+        ({7: 0.95, 8: 0.7}, [7]),
+        ({0: 0.95, 7: 0.7}, [0]),  # the other edge
+        ({0: 0.95, 1: 0.7, 2: 0.7, 6: 0.7}, [0, 1, 2, 6]),  # it goes on
+    ],
+)
+def test_beside_verified_tokens_less_is_enough(values: dict[int, float], expected: list[int]) -> None:
+    assert nearby(values) == expected
+
+
+def test_nearby_begins_behind_what_the_cloud_generated() -> None:
+    gate = NearbyThreshold(0.1, 0.5, np.linspace(0, 1, 11).tolist(), 4)
+    assert not gate.must_verify(5, Scores(0.0, 0.0, 0.7))
+    assert gate.must_verify(6, Scores(0.0, 0.0, 0.95))

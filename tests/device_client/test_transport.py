@@ -15,11 +15,11 @@ from ciar.device_client import Client, GrpcTransport
 from ciar.shared import codec
 from ciar.shared.bundle import Manifest
 from ciar.shared.errors import Busy, CiarError, NotFound, ProtocolError, TimedOut, Unavailable, trailing_metadata
-from ciar.shared.types import Finish, Sampling
+from ciar.shared.types import CloudFrame, Finish, Sampling
 from ciar.v1 import service_pb2 as pb
 from ciar.v1 import service_pb2_grpc as pb_grpc
 from tests.device_client.conftest import QUICK
-from tests.device_client.fakes import FakeCloud
+from tests.device_client.fakes import FakeCloud, FakeSession
 
 StartServer = Callable[..., tuple[str, FakeCloud]]
 
@@ -41,28 +41,29 @@ class FakeServicer(pb_grpc.CiarServiceServicer):
         for data in self.cloud.artifact(request.name, 1):
             yield pb.GetArtifactResponse(data=data)
 
-    def Generate(self, request: Any, context: Any) -> Iterator[pb.GenerateResponse]:  # noqa: N802
-        sampling = codec.decode_sampling(request.sampling)
-        try:
-            for written, _ in self.cloud.generate(request.prompt, sampling, request.resume_tokens, 1):
-                yield codec.encode_written(written)
-        except CiarError as error:
-            _abort(context, error)
-
-    def Collaborate(self, requests: Any, context: Any) -> Iterator[pb.CollaborateResponse]:  # noqa: N802
-        session = self.cloud.collaborate(1)
+    def Generate(self, requests: Any, context: Any) -> Iterator[pb.GenerateResponse]:  # noqa: N802
+        session = self.cloud.generate(1)
         try:
             for message in requests:
-                frame = codec.decode_device_frame(message, self.cloud.manifest.feature_dim)
+                frame = codec.decode_device_frame(message)
                 session.send(frame)
-                while (reply := session.receive(0)) is not None:
-                    yield codec.encode_cloud_frame(reply)
+                yield from map(codec.encode_cloud_frame, _all_there_is(session))
                 if isinstance(frame, Finish):
                     self.ends.put("finish")
                     return
         except CiarError as error:
             _abort(context, error)
         self.ends.put("cancel")
+
+
+def _all_there_is(session: FakeSession) -> Iterator[CloudFrame]:
+    while True:
+        try:
+            frame = session.receive(60)
+        except TimedOut:  # in simulated time: both sides wait for each other
+            return
+        assert frame is not None
+        yield frame
 
 
 def _abort(context: Any, error: CiarError) -> None:
@@ -96,15 +97,16 @@ def test_both_transports_draw_the_same(
     address, servicer = start_server()
     with Client(address, cache_dir=tmp_path / "grpc", retry=QUICK) as far:
         one, other = (client.generate("x", seed=6, mode=mode) for client in (near, far))
-        assert (one.tokens, one.decisions, one.uncertainty) == (other.tokens, other.decisions, other.uncertainty)
+        assert one.tokens == other.tokens
+        if mode != "lossless":  # there a token may be verified before it is drafted, or after
+            assert (one.decisions, one.uncertainty) == (other.decisions, other.uncertainty)
         assert other.traffic.bytes_down > 0
-        if mode != "cloud":
-            assert other.traffic.bytes_up > 64 * 2  # at least the two digests
-            assert servicer.ends.get(timeout=10) == "finish"
+        assert other.traffic.bytes_up > 64  # at least the digest
+        assert servicer.ends.get(timeout=10) == "finish"
 
 
 def test_a_lost_stream_is_taken_up_again(start_server: StartServer, tmp_path: Path) -> None:
-    address, servicer = start_server(failures={2: Unavailable("gone"), 4: Busy("full", 1)})
+    address, servicer = start_server(failures={3: Unavailable("gone"), 6: Busy("full", 1)})
     with Client(address, cache_dir=tmp_path, retry=QUICK) as client:
         result = client.generate("x", seed=6, mode="lossless")
     assert result.tokens == servicer.cloud.model.picture(Sampling(seed=6))
@@ -145,7 +147,7 @@ def test_a_file_that_is_not_there(start_server: StartServer) -> None:
 
 def test_a_stream_has_a_deadline(start_server: StartServer) -> None:
     transport = GrpcTransport(start_server()[0])
-    session = transport.collaborate(0.1)
+    session = transport.generate(0.1)
     assert session.receive(0) is None
     with pytest.raises(TimedOut):
         session.receive(10)

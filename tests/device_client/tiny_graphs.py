@@ -112,7 +112,7 @@ def make_manifest(files: dict[str, bytes], **defaults: object) -> Manifest:
             "grid_height": HEIGHT, "grid_width": WIDTH, "caption_length": CAPTION, "feature_dim": FEATURE,
             "image_height": HEIGHT * PIXELS, "image_width": WIDTH * PIXELS,
             "drafter_heads": HEADS, "drafter_head_dim": HEAD_DIM,
-            "defaults": {"prefix_rate": 0.1, "gate": "quantile", "ask_share": 0.3} | defaults,
+            "defaults": {"prefix_rate": 0.1, "gate": "quantile", "verify_share": 0.3} | defaults,
             "uncertainty_quantiles": np.linspace(0, 1, 101).tolist(),
             "ambiguity_quantiles": np.linspace(0, 2, 101).tolist(),
             "files": {

@@ -1,4 +1,4 @@
-"""The coupled sampler: a stream that never changes, the right law, and the promise of common noise."""
+"""The coupled sampler: a stream that never changes, the right distribution, and the promise of common noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ciar.shared import sampling
-from ciar.shared.sampling import NEAR_TIE_TOLERANCE, Noise, draw, gumbel, keep_likely, sample
+from ciar.shared.sampling import NEAR_TIE_TOLERANCE, Noise, gumbel, keep_likely, sample_rows
+from ciar.shared.sampling import sample as sample_token
 from ciar.shared.types import Sampling
 
 GOLDEN = {
@@ -22,13 +23,30 @@ GOLDEN = {
 }
 """First values of the noise by (seed, position). They are part of what a seed means: never edit them."""
 
+
+def sample(
+    logits: NDArray[np.float32],
+    *,
+    seed: int,
+    position: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> int:
+    """The token of `sample`, with the sampling values spelled out."""
+    values = Sampling(seed=seed, temperature=temperature, top_k=top_k, top_p=top_p)
+    return sample_token(logits, position, values).token
+
+
 LOGITS = np.array([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, 1.5, -3.0], np.float32)
 NUM_DRAWS = 20_000
 ALPHA = 1e-4
 """Level of every chi-square test here; with fixed seeds a right sampler passes for ever."""
 
 
-def reference_law(logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float) -> NDArray[np.float64]:
+def reference_distribution(
+    logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float
+) -> NDArray[np.float64]:
     """The filtered softmax, token by token and without any trick."""
     weights = [float(np.exp(float(logit) / temperature)) for logit in logits]
     ranked = sorted(range(len(weights)), key=lambda token: -weights[token])
@@ -45,14 +63,14 @@ def reference_law(logits: NDArray[np.float32], temperature: float, top_k: int, t
     return np.array([weights[token] / mass if token in kept else 0.0 for token in range(len(weights))])
 
 
-def chi_square_p(counts: NDArray[np.int64], law: NDArray[np.float64]) -> float:
-    """p-value of the counts under the law; 0 if something impossible was drawn."""
-    possible = law > 0
+def chi_square_p(counts: NDArray[np.int64], expected: NDArray[np.float64]) -> float:
+    """p-value of the counts under the distribution; 0 if something impossible was drawn."""
+    possible = expected > 0
     if counts[~possible].any():
         return 0.0
     if possible.sum() == 1:
         return 1.0
-    return float(stats.chisquare(counts[possible], law[possible] * counts.sum()).pvalue)
+    return float(stats.chisquare(counts[possible], expected[possible] * counts.sum()).pvalue)
 
 
 # ---- the stream ----------------------------------------------------------------------------------------------------
@@ -112,7 +130,7 @@ def test_what_is_prepared_or_drawn_again_is_not_computed_again(computed: list[in
     noise = Noise(3, 50)
     noise.prepare(2, 4)
     for position in (2, 3, 4, 3, 4):
-        draw(np.zeros(50, np.float32), position, Sampling(seed=3), noise)
+        sample_token(np.zeros(50, np.float32), position, Sampling(seed=3), noise)
     assert computed == [2, 3, 4]
 
 
@@ -156,16 +174,16 @@ def test_sample_draws_from_the_filtered_softmax(temperature: float, top_k: int, 
     counts = np.zeros(LOGITS.size, np.int64)
     for position in range(NUM_DRAWS):
         counts[sample(LOGITS, seed=42, position=position, temperature=temperature, top_k=top_k, top_p=top_p)] += 1
-    assert chi_square_p(counts, reference_law(LOGITS, temperature, top_k, top_p)) > ALPHA
+    assert chi_square_p(counts, reference_distribution(LOGITS, temperature, top_k, top_p)) > ALPHA
 
 
 def test_the_chi_square_test_has_the_power_it_states() -> None:
-    law = reference_law(LOGITS, 1.0, 0, 1.0)
-    moved = law.copy()
+    expected = reference_distribution(LOGITS, 1.0, 0, 1.0)
+    moved = expected.copy()
     moved[0] -= 0.02
     moved[6] += 0.02
     rng = np.random.default_rng(0)
-    rejected = [chi_square_p(rng.multinomial(NUM_DRAWS, moved), law) <= ALPHA for _ in range(200)]
+    rejected = [chi_square_p(rng.multinomial(NUM_DRAWS, moved), expected) <= ALPHA for _ in range(200)]
     assert np.mean(rejected) > 0.95
 
 
@@ -173,7 +191,7 @@ def test_seeds_too_draw_from_the_law() -> None:
     counts = np.zeros(LOGITS.size, np.int64)
     for seed in range(NUM_DRAWS):
         counts[sample(LOGITS, seed=seed, position=3)] += 1
-    assert chi_square_p(counts, reference_law(LOGITS, 1.0, 0, 1.0)) > ALPHA
+    assert chi_square_p(counts, reference_distribution(LOGITS, 1.0, 0, 1.0)) > ALPHA
 
 
 @given(
@@ -183,7 +201,7 @@ def test_seeds_too_draw_from_the_law() -> None:
 )
 def test_keep_likely_keeps_what_the_reference_keeps(values: list[int], top_k: int, top_p: float) -> None:
     logits = np.array(values, np.float32) / 4
-    law = reference_law(logits, 1.0, top_k, top_p)
+    law = reference_distribution(logits, 1.0, top_k, top_p)
     kept = keep_likely(logits, top_k, top_p)
     np.testing.assert_array_equal(np.isfinite(kept), law > 0)
     np.testing.assert_array_equal(kept[law > 0], logits[law > 0])
@@ -210,7 +228,7 @@ def test_equal_noise_makes_near_laws_agree(distance: float) -> None:
     num_draws = 6000
     p = rng.normal(size=32).astype(np.float32)
     q = p + distance * rng.normal(size=32).astype(np.float32)
-    law_p, law_q = reference_law(p, 1.0, 0, 1.0), reference_law(q, 1.0, 0, 1.0)
+    law_p, law_q = reference_distribution(p, 1.0, 0, 1.0), reference_distribution(q, 1.0, 0, 1.0)
     tv = 0.5 * np.abs(law_p - law_q).sum()
     agreed = np.mean([sample(p, seed=9, position=t) == sample(q, seed=9, position=t) for t in range(num_draws)])
     promise = (1 - tv) / (1 + tv)
@@ -233,37 +251,54 @@ def test_temperature_zero_ignores_top_k_and_top_p() -> None:
 def test_kept_noise_draws_the_same(temperature: float, top_k: int) -> None:
     noise, sampling = Noise(5, LOGITS.size), Sampling(seed=5, temperature=temperature, top_k=top_k)
     for position in [*range(20), *range(10)]:
-        assert draw(LOGITS, position, sampling, noise) == draw(LOGITS, position, sampling)
+        assert sample_token(LOGITS, position, sampling, noise) == sample_token(LOGITS, position, sampling)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_drawing_leaves_the_logits_alone(temperature: float) -> None:
     logits = LOGITS.copy()
-    draw(logits, 0, Sampling(temperature=temperature, top_k=3, top_p=0.9))
+    sample_token(logits, 0, Sampling(temperature=temperature, top_k=3, top_p=0.9))
     np.testing.assert_array_equal(logits, LOGITS)
 
 
 def test_lead_is_the_distance_to_the_runner_up() -> None:
-    assert draw(LOGITS, 0, Sampling(temperature=0)).lead == pytest.approx(0.5)
+    assert sample_token(LOGITS, 0, Sampling(temperature=0)).lead == pytest.approx(0.5)
     sampling = Sampling(seed=8, temperature=0.5)
     scores = np.sort(LOGITS / np.float32(0.5) + gumbel(8, 3, LOGITS.size))
-    assert draw(LOGITS, 3, sampling).lead == pytest.approx(float(scores[-1] - scores[-2]), rel=1e-5)
+    assert sample_token(LOGITS, 3, sampling).lead == pytest.approx(float(scores[-1] - scores[-2]), rel=1e-5)
 
 
 def test_near_tie_is_a_lead_under_the_tolerance() -> None:
     greedy = Sampling(temperature=0)
     tied = np.array([1.0, 1.0 - NEAR_TIE_TOLERANCE / 2, 0.0], np.float32)
     clear = np.array([1.0, 1.0 - NEAR_TIE_TOLERANCE * 2, 0.0], np.float32)
-    assert draw(tied, 0, greedy).is_near_tie
-    assert not draw(clear, 0, greedy).is_near_tie
+    assert sample_token(tied, 0, greedy).is_near_tie
+    assert not sample_token(clear, 0, greedy).is_near_tie
 
 
 def test_a_token_without_rivals_is_no_near_tie() -> None:
-    assert not draw(LOGITS, 0, Sampling(top_k=1)).is_near_tie
+    assert not sample_token(LOGITS, 0, Sampling(top_k=1)).is_near_tie
 
 
 @pytest.mark.parametrize("temperature", [1e-7, 1e-5])
 def test_tiny_temperatures_are_greedy_and_finite(temperature: float) -> None:
-    drawn = draw(LOGITS, 0, Sampling(temperature=temperature))
+    drawn = sample_token(LOGITS, 0, Sampling(temperature=temperature))
     assert drawn.token == 0
     assert np.isfinite(drawn.lead)
+
+
+@given(
+    st.lists(st.integers(0, 300), min_size=1, max_size=9, unique=True),
+    st.sampled_from([0.0, 0.3, 1.0, 2.5]),
+    st.sampled_from([0, 1, 5, 64]),
+    st.sampled_from([0.2, 0.9, 1.0]),
+)
+def test_many_rows_are_sampled_as_each_alone(
+    positions: list[int], temperature: float, top_k: int, top_p: float
+) -> None:
+    values = Sampling(seed=3, temperature=temperature, top_k=top_k, top_p=top_p)
+    logits = np.random.default_rng(positions).normal(0, 3, (len(positions), 64)).astype(np.float32)
+    together = sample_rows(logits, positions, values, Noise(3, 64))
+    alone = [sample_token(row, position, values) for row, position in zip(logits, positions, strict=True)]
+    assert together.tokens.tolist() == [one.token for one in alone]
+    np.testing.assert_allclose(together.leads, [one.lead for one in alone], rtol=1e-6)  # float32 against float64

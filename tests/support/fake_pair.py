@@ -1,4 +1,4 @@
-"""A pair without models: the fake cloud, and a drafter that knows its law."""
+"""A pair without models: the fake cloud, and a drafter that knows its distribution."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ import numpy as np
 
 from ciar.benchmarks.evaluation.pictures import Picture
 from ciar.benchmarks.evaluation.rollout import Pair
-from ciar.device_client.drafter import Proposal
-from ciar.device_client.gates import Scores
+from ciar.device_client.drafter import Proposals
 from ciar.shared.bundle import Manifest
 from ciar.shared.conditioning import CaptionVocabulary
 from ciar.shared.types import Sampling, Tokens
-from tests.support.fake_runner import C, FakeRunner, R, T, V
-from tests.support.fake_runner import law as fake_law
+from tests.support.fake_runner import C, FakeRunner, R, T, V, logits_after
 
 SAMPLING = Sampling(temperature=1.0)
 
 
 class LikeTheCloud:
-    """A drafter whose law is the fake cloud's own, tempered by `sharpness`; it is sure of odd positions."""
+    """A drafter whose distribution is the fake cloud's own, tempered by `sharpness`; it is sure of odd positions."""
 
     def __init__(self, sharpness: float = 1.0) -> None:
         self._sharpness = sharpness
@@ -29,13 +27,12 @@ class LikeTheCloud:
     def reset(self, condition: Sequence[int]) -> None:
         self._condition = np.array(condition, np.int64)
 
-    def read(self, tokens: Tokens, start: int, end: int) -> None:
-        pass
-
-    def step(self, tokens: Tokens, position: int) -> Proposal:
-        center = self._sharpness * fake_law(self._condition, tokens[:position], np.zeros((position, R), np.float32))
-        score = float(position % 2 == 0)
-        return Proposal(center, Scores(score, score, score, center), np.full(R, 0.5, np.float32))
+    def evaluate(self, tokens: Tokens, start: int, end: int) -> Proposals:
+        positions = range(start, end)
+        centers = [logits_after(self._condition, tokens[:p], np.zeros((p, R), np.float32)) for p in positions]
+        score = np.array([p % 2 == 0 for p in positions], np.float32)
+        features = np.full((end - start, R), 0.5, np.float32)
+        return Proposals(self._sharpness * np.stack(centers), score, score, score, features)
 
 
 def fake_pair(sharpness: float = 1.0, num_lanes: int = 2) -> Pair:

@@ -1,4 +1,4 @@
-"""A model without a model: its law is a pure function of everything a slot's cache holds."""
+"""A model without a model: its distribution is a pure function of everything a slot's cache holds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ciar.cloud_server.batch import Segment
-from ciar.cloud_server.session import Admitted
-from ciar.shared.types import COUPLED, Acceptance, Block, Sampling
+from ciar.cloud_server.session import Admitted, Reply, Session
+from ciar.cloud_server.window import WindowPolicy
+from ciar.shared.types import Draft, Limits, Sampling, Verify
 
 T, V, C, R = 12, 8, 2, 3
 """Tokens of a picture, vocabulary, caption length, feature rank."""
@@ -18,7 +19,9 @@ T, V, C, R = 12, 8, 2, 3
 GREEDY = Sampling(temperature=0.0)
 
 
-def law(condition: NDArray[np.int64], tokens: NDArray[np.int64], features: NDArray[np.float32]) -> NDArray[np.float32]:
+def logits_after(
+    condition: NDArray[np.int64], tokens: NDArray[np.int64], features: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Logits (V,) of the token after `tokens` (n,) with `features` (n, R)."""
     history = b"|".join(
         [condition.astype("<i8").tobytes(), tokens.astype("<i8").tobytes(), features.astype("<f4").tobytes()]
@@ -28,10 +31,10 @@ def law(condition: NDArray[np.int64], tokens: NDArray[np.int64], features: NDArr
 
 
 def own_picture(condition: NDArray[np.int64], start: Sequence[int] = ()) -> list[int]:
-    """What greedy decoding of the law gives after `start`, without features."""
+    """What greedy decoding of those logits gives after `start`, without features."""
     tokens = list(start)
     while len(tokens) < T:
-        logits = law(condition, np.array(tokens, np.int64), np.zeros((len(tokens), R), np.float32))
+        logits = logits_after(condition, np.array(tokens, np.int64), np.zeros((len(tokens), R), np.float32))
         tokens.append(int(logits.argmax()))
     return tokens
 
@@ -60,77 +63,53 @@ class FakeRunner:
         new = np.zeros((len(segment.tokens), R), np.float32) if segment.features is None else segment.features
         tokens, features = np.concatenate([tokens, segment.tokens]), np.concatenate([features, new])
         self._slots[segment.slot] = (condition, tokens, features)
-        if segment.parents is not None:
-            return self._tree(segment, condition, tokens, features)
         predicted = segment.wanted + C - 1
-        assert (predicted >= segment.start).all(), "a wanted law is predicted by a row that is not in the pass"
-        assert (predicted < segment.end).all(), "a wanted law is predicted by a row that is not in the pass"
-        return np.stack([law(condition, tokens[:t], features[:t]) for t in segment.wanted])
-
-    def _tree(
-        self,
-        segment: Segment,
-        condition: NDArray[np.int64],
-        tokens: NDArray[np.int64],
-        features: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
-        """The laws behind the last token before the tree, and behind each node."""
-        assert segment.parents is not None
-        start = len(tokens) - len(segment.parents)
-        assert segment.wanted.tolist() == list(range(start, len(tokens) + 1))
-        assert segment.start < C + start, "the row before the tree must be in the pass"
-        laws = [law(condition, tokens[:start], features[:start])]
-        for node in range(len(segment.parents)):
-            path = [node]
-            while segment.parents[path[0]] >= 0:
-                path.insert(0, int(segment.parents[path[0]]))
-            rows = [*range(start), *(start + step for step in path)]
-            laws.append(law(condition, tokens[rows], features[rows]))
-        return np.stack(laws)
+        assert (predicted >= segment.start).all(), "a wanted position is predicted by a row that is not in the pass"
+        assert (predicted < segment.end).all(), "a wanted position is predicted by a row that is not in the pass"
+        return np.stack([logits_after(condition, tokens[:t], features[:t]) for t in segment.wanted])
 
 
 def admitted(
     session_id: str = "s",
     *,
-    write_until: int = 3,
-    history: Block | None = None,
+    verify: Verify = Verify.MARKED,
+    num_prefix_tokens: int = 3,
+    max_window: int = 64,
+    history: Sequence[int] = (),
     sampling: Sampling = GREEDY,
     condition: Sequence[int] = (1, 2),
-    chunk: int = T,
-    collaborative: bool = True,
-    acceptance: Acceptance = COUPLED,
-    carry_on: bool = False,
 ) -> Admitted:
     return Admitted(
         session_id=session_id,
         condition=np.array(condition, np.int64),
         sampling=sampling,
-        history=history or Block.empty(R),
-        write_until=write_until,
+        verify=verify,
+        num_prefix_tokens=num_prefix_tokens,
+        max_window=max_window,
+        history=np.array(history, np.int64),
+    )
+
+
+def make_session(
+    admitted: Admitted, reply: Reply, *, slot: int = 0, chunk: int = 4, policy: WindowPolicy | None = None
+) -> Session:
+    """A session for pictures of `FakeRunner`."""
+    return Session(
+        admitted,
+        slot,
+        reply,
+        num_tokens=T,
+        vocab_size=V,
         chunk=chunk,
-        collaborative=collaborative,
-        acceptance=acceptance,
-        carry_on=carry_on,
+        limits=Limits(),
+        policy=policy or WindowPolicy(),
     )
 
 
-def block(
-    tokens: Sequence[int],
-    start: int,
-    *,
-    asked: Sequence[int] | None = None,
-    features: dict[int, float] | None = None,
-    laws: NDArray[np.float16] | None = None,
-) -> Block:
-    """asked: offsets of the asked tokens (all, if not given); features: offset -> a value that fills the row."""
-    features = features or {}
+def draft(
+    seq: int, start: int, tokens: Sequence[int], *, marked: Sequence[int] | None = None, num_verdicts: int = 0
+) -> Draft:
+    """marked: offsets of the tokens to be verified (all, if not given)."""
     offsets = np.arange(len(tokens))
-    featured = np.isin(offsets, list(features))
-    return Block(
-        start,
-        np.array(tokens, np.int64),
-        np.ones(len(tokens), np.bool_) if asked is None else np.isin(offsets, asked),
-        featured,
-        np.array([[features[i]] * R for i in offsets[featured]], np.float16).reshape(-1, R),
-        laws,
-    )
+    to_verify = np.ones(len(tokens), np.bool_) if marked is None else np.isin(offsets, marked)
+    return Draft(seq, start, np.array(tokens, np.int64), to_verify, num_verdicts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +11,12 @@ from ciar.cloud_server.admission import Admission
 from ciar.cloud_server.engine import Engine
 from ciar.cloud_server.runner import ModelRunner, load_transformer
 from ciar.cloud_server.session import Session as CloudSession
-from ciar.cloud_server.session import own_rule
+from ciar.cloud_server.window import WindowPolicy
 from ciar.device_client.transport import Session
-from ciar.shared.bundle import MANIFEST, load_manifest
-from ciar.shared.codec import to_tokens
+from ciar.shared.bundle import MANIFEST, digest_of, load_manifest
 from ciar.shared.conditioning import CaptionVocabulary
 from ciar.shared.errors import CiarError, ProtocolError
-from ciar.shared.types import CloudFrame, DeviceFrame, Draft, Limits, Open, Sampling, TreeDraft, Written
+from ciar.shared.types import CloudFrame, DeviceFrame, Draft, Limits, Open
 
 
 class InProcessTransport:
@@ -26,51 +25,35 @@ class InProcessTransport:
     def __init__(self, bundle: Path, *, limits: Limits | None = None, max_sessions: int = 4) -> None:
         self._bundle = bundle
         self._limits = limits or Limits()
-        self._manifest = load_manifest(bundle)
+        self._manifest_json = (bundle / MANIFEST).read_text(encoding="utf-8")
+        manifest = load_manifest(bundle)
         self.admission = Admission(
-            self._manifest,
+            manifest,
             CaptionVocabulary.load(bundle / "captions.json"),
             self._limits,
+            bundle_digest=digest_of(self._manifest_json),
             max_sessions=max_sessions,
             retry_after_ms=10,
         )
-        runner = ModelRunner(load_transformer(bundle), max_sessions)
-        self.engine = Engine(runner)
-        self.make_session = partial(
+        self.engine = Engine(ModelRunner(load_transformer(bundle), max_sessions))
+        self._make_session = partial(
             CloudSession,
-            num_tokens=self._manifest.num_tokens,
-            feature_dim=self._manifest.feature_dim,
+            num_tokens=manifest.num_tokens,
+            vocab_size=manifest.vocab_size,
+            chunk=manifest.grid_width,
             limits=self._limits,
-            rule_of=partial(own_rule, nearest=runner.nearest),
+            policy=WindowPolicy(),
         )
         self.engine.start()
 
     def model_info(self, timeout_s: float) -> tuple[str, str, Limits]:
-        return (self._bundle / MANIFEST).read_text(encoding="utf-8"), "in process", self._limits
+        return self._manifest_json, "in process", self._limits
 
     def artifact(self, name: str, timeout_s: float) -> Iterator[bytes]:
         yield (self._bundle / name).read_bytes()
 
-    def generate(
-        self, prompt: str, sampling: Sampling, resume_tokens: Sequence[int], timeout_s: float
-    ) -> Iterator[tuple[Written, int]]:
-        admitted = self.admission.admit_generate(prompt, sampling, to_tokens(resume_tokens))
-        slot = self.admission.acquire_slot()
-        replies: queue.SimpleQueue[CloudFrame | CiarError] = queue.SimpleQueue()
-        self.engine.open(admitted.session_id, slot, replies.put, partial(self.make_session, admitted))
-        end = len(resume_tokens)
-        try:
-            while end < self._manifest.num_tokens:
-                written = replies.get(timeout=timeout_s)
-                assert isinstance(written, Written)
-                end = written.start + len(written.tokens)
-                yield written, 0
-        finally:
-            self.engine.close(admitted.session_id)
-            self.admission.release_slot(slot)
-
-    def collaborate(self, timeout_s: float) -> Session:
-        return InProcessSession(self.admission, self.engine, self.make_session)
+    def generate(self, timeout_s: float) -> Session:
+        return InProcessSession(self.admission, self.engine, self._make_session)
 
     def close(self) -> None:
         self.engine.stop()
@@ -95,16 +78,14 @@ class InProcessSession:
     def _forward(self, frame: DeviceFrame) -> None:
         if isinstance(frame, Open):
             if self._slot is not None:
-                raise ProtocolError("frame: a second open; a session has one")
-            admitted = self._admission.admit_open(frame)
+                raise ProtocolError("frame: a second open; a stream has one")
+            admitted = self._admission.admit(frame)
             self._slot = self._admission.acquire_slot()
             self._session_id = admitted.session_id
             self._engine.open(self._session_id, self._slot, self._replies.put, partial(self._make_session, admitted))
             return
         if isinstance(frame, Draft):
-            self._admission.check_draft(frame.block)
-        if isinstance(frame, TreeDraft):
-            self._admission.check_tree(frame)
+            self._admission.check_draft(frame)
         self._engine.submit(self._session_id, frame)
 
     def receive(self, timeout_s: float) -> CloudFrame | None:
@@ -113,6 +94,7 @@ class InProcessSession:
         except queue.Empty:
             return None
         if isinstance(reply, CiarError):
+            self._replies.put(reply)
             raise reply
         return reply
 

@@ -10,11 +10,8 @@ import grpc
 import numpy as np
 
 from ciar.shared import codec
-from ciar.shared.bundle import load_manifest
+from ciar.shared.bundle import MANIFEST, digest_of
 from ciar.shared.types import (
-    COUPLED,
-    Acceptance,
-    Block,
     CloudFrame,
     DeviceFrame,
     Draft,
@@ -24,7 +21,7 @@ from ciar.shared.types import (
     Sampling,
     Summary,
     Verdict,
-    Written,
+    Verify,
 )
 from ciar.v1 import service_pb2 as pb
 from ciar.v1 import service_pb2_grpc as pb_grpc
@@ -32,7 +29,7 @@ from ciar.v1 import service_pb2_grpc as pb_grpc
 DEADLINE_S = 60
 """End of every call, so that a test fails instead of hanging."""
 
-COLLABORATE = "/ciar.v1.CiarService/Collaborate"
+GENERATE = "/ciar.v1.CiarService/Generate"
 
 
 class RawClient:
@@ -42,7 +39,7 @@ class RawClient:
         # A pool of its own: no other client's connection, back-off or GOAWAY is shared.
         self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         self.stub = pb_grpc.CiarServiceStub(self.channel)
-        self.manifest = load_manifest(bundle, check_files=False)
+        self.bundle_digest = digest_of((bundle / MANIFEST).read_text(encoding="utf-8"))
 
     def __enter__(self) -> RawClient:
         return self
@@ -51,60 +48,66 @@ class RawClient:
         self.channel.close()
 
     def generate(
-        self, prompt: str = "red heart", sampling: Sampling | None = None, resume_tokens: Sequence[int] = ()
+        self, prompt: str = "red heart", sampling: Sampling | None = None, history: Sequence[int] = ()
     ) -> list[int]:
-        """The tokens that the cloud alone draws, after `resume_tokens`."""
-        request = pb.GenerateRequest(
-            prompt=prompt, sampling=codec.encode_sampling(sampling or Sampling()), resume_tokens=resume_tokens
+        """The tokens that the cloud alone generates, behind `history`."""
+        conversation = self.converse()
+        conversation.send(
+            self.open_frame(prompt=prompt, sampling=sampling, verify=Verify.ALL, history=history, num_prefix_tokens=0)
         )
-        return [token for part in self.stub.Generate(request, timeout=DEADLINE_S) for token in part.tokens]
+        assert isinstance(conversation.read(), Opened)
+        while len(conversation.tokens) < 36:
+            conversation.read()
+        conversation.finish()
+        return conversation.tokens[len(history) :]
 
-    def collaborate(self) -> Conversation:
+    def converse(self) -> Conversation:
         """A stream with no frame sent yet."""
-        return Conversation(self.channel, self.manifest.feature_dim)
+        return Conversation(self.channel)
 
     def open_frame(
         self,
         *,
         prompt: str = "red heart",
         sampling: Sampling | None = None,
+        bundle_digest: str | None = None,
+        verify: Verify = Verify.MARKED,
         num_prefix_tokens: int = 2,
-        file_digests: dict[str, str] | None = None,
-        history: Block | None = None,
-        acceptance: Acceptance = COUPLED,
-        carry_on: bool = False,
+        max_window: int = 0,
+        history: Sequence[int] = (),
     ) -> Open:
         """An Open that any server of the bundle takes."""
         return Open(
             prompt=prompt,
             sampling=sampling or Sampling(),
+            bundle_digest=self.bundle_digest if bundle_digest is None else bundle_digest,
+            verify=verify,
             num_prefix_tokens=num_prefix_tokens,
-            file_digests=self.manifest.device_digests() if file_digests is None else file_digests,
-            history=history or Block.empty(self.manifest.feature_dim),
-            acceptance=acceptance,
-            carry_on=carry_on,
+            max_window=max_window,
+            history=np.array(history, np.int64),
         )
 
     def opened(self, **open_fields: object) -> Conversation:
-        """A session whose opened and prefix frames have been read."""
-        conversation = self.collaborate()
-        conversation.send(self.open_frame(**open_fields))  # type: ignore[arg-type]
-        conversation.read_prefix()
+        """A session whose Opened and prefix have been read."""
+        frame = self.open_frame(**open_fields)  # type: ignore[arg-type]
+        conversation = self.converse()
+        conversation.send(frame)
+        assert isinstance(conversation.read(), Opened)
+        while len(conversation.tokens) < frame.num_prefix_tokens:
+            conversation.read()
         return conversation
 
 
 class Conversation:
-    """One Collaborate stream: `send` and `read` as you like; every read raises grpc.RpcError once it has failed."""
+    """One Generate stream: `send` and `read` as you like; every read raises grpc.RpcError once it has failed."""
 
-    def __init__(self, channel: grpc.Channel, feature_dim: int) -> None:
-        self._feature_dim = feature_dim
+    def __init__(self, channel: grpc.Channel) -> None:
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self.epoch = 0
         self.tokens: list[int] = []
-        """What is decided; `read` keeps it."""
-        self._drafted: list[Block] = []
+        """What is verified, if every draft has all its tokens marked; `read` keeps it."""
+        self._seq = 0
         # Bytes on both sides, so that a test can send what no message would serialise to.
-        self.call = channel.stream_stream(COLLABORATE)(self._requests(), timeout=DEADLINE_S)
+        self.call = channel.stream_stream(GENERATE)(self._requests(), timeout=DEADLINE_S)
 
     def _requests(self) -> Iterator[bytes]:
         while (data := self._outbox.get()) is not None:
@@ -113,12 +116,12 @@ class Conversation:
     def send_bytes(self, data: bytes) -> None:
         self._outbox.put(data)
 
-    def send(self, frame: DeviceFrame | pb.CollaborateRequest) -> None:
-        message = frame if isinstance(frame, pb.CollaborateRequest) else codec.encode_device_frame(frame)
+    def send(self, frame: DeviceFrame | pb.GenerateRequest) -> None:
+        message = frame if isinstance(frame, pb.GenerateRequest) else codec.encode_device_frame(frame)
         if isinstance(frame, Open):
-            self.tokens = frame.history.tokens.tolist()
+            self.tokens = frame.history.tolist()
         if isinstance(frame, Draft):
-            self._drafted.append(frame.block)
+            self._seq = frame.seq
         self.send_bytes(message.SerializeToString())
 
     def end(self) -> None:
@@ -126,44 +129,28 @@ class Conversation:
         self._outbox.put(None)
 
     def read(self) -> CloudFrame:
-        """The next frame of the cloud; keeps `tokens` and `epoch`."""
-        frame = codec.decode_cloud_frame(pb.CollaborateResponse.FromString(next(self.call)))
-        if isinstance(frame, Written):
-            self.tokens += frame.tokens
+        """The next frame of the cloud; keeps `tokens`."""
+        frame = codec.decode_cloud_frame(pb.GenerateResponse.FromString(next(self.call)))
         if isinstance(frame, Verdict):
-            self._take(frame)
+            self.tokens[frame.start :] = frame.tokens[: frame.num_verified]
         return frame
 
-    def _take(self, verdict: Verdict) -> None:
-        block = self._drafted.pop(0)
-        if verdict.stale:
-            return
-        end = verdict.correction.position if verdict.correction else verdict.verified_through
-        self.tokens += block.tokens[: end - block.start].tolist()
-        if verdict.correction:
-            self.tokens += verdict.correction.tokens
-            self.epoch = verdict.correction.next_epoch
-
-    def read_prefix(self) -> tuple[Opened, Written]:
-        opened, prefix = self.read(), self.read()
-        assert isinstance(opened, Opened)
-        assert isinstance(prefix, Written)
-        return opened, prefix
-
-    def draft(self, tokens: Sequence[int], *, start: int | None = None, epoch: int | None = None) -> Draft:
-        """A draft that asks about each of its tokens; starts after the decided ones unless told otherwise."""
+    def draft(self, tokens: Sequence[int], *, start: int | None = None, seq: int | None = None) -> Draft:
+        """A draft whose every token is marked; starts behind the verified ones unless told otherwise."""
         return Draft(
-            self.epoch if epoch is None else epoch,
-            ask_all(tokens, len(self.tokens) if start is None else start, self._feature_dim),
+            self._seq + 1 if seq is None else seq,
+            len(self.tokens) if start is None else start,
+            np.array(tokens, np.int64),
+            np.ones(len(tokens), np.bool_),
         )
 
     def finish(self) -> Summary:
         """Finish, end the stream and take the summary."""
         self.send(Finish())
         self.end()
-        summary = self.read()
-        assert isinstance(summary, Summary)
-        return summary
+        while not isinstance(frame := self.read(), Summary):
+            pass
+        return frame
 
     def error(self) -> grpc.RpcError:
         """Read until the stream fails; what it failed with. Fails the test if it ends well."""
@@ -176,14 +163,3 @@ class Conversation:
             return error
         finally:
             self.end()  # lets the thread that carries our requests go
-
-
-def ask_all(tokens: Sequence[int], start: int, feature_dim: int) -> Block:
-    """A block whose every token is asked about."""
-    return Block(
-        start,
-        np.array(tokens, np.int64),
-        np.ones(len(tokens), np.bool_),
-        np.zeros(len(tokens), np.bool_),
-        np.zeros((0, feature_dim), np.float16),
-    )

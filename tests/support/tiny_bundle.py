@@ -93,7 +93,7 @@ def write_tiny_bundle(folder: Path, *, seed: int = 0) -> Path:
         "image_width": 24,
         "drafter_heads": 2,
         "drafter_head_dim": 16,
-        "defaults": {"guidance": 1.5, "gate": "quantile", "ask_share": 0.2},
+        "defaults": {"guidance": 1.5, "gate": "quantile", "verify_share": 0.2},
         "uncertainty_quantiles": [i / 100 for i in range(101)],
         "ambiguity_quantiles": [i / 50 for i in range(101)],
         "files": {name: file_entry(folder / name, role) for name, role in roles.items()},

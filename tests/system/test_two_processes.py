@@ -38,56 +38,58 @@ def server() -> Iterator[ServerProcess]:
 def test_lossless_is_the_clouds_own_picture(server: ServerProcess) -> None:
     with Client(server.address) as client:
         for prompt, seed in ((PROMPTS[0], 0), (PROMPTS[3], 2**64 - 1)):
-            base = client.generate(prompt, seed=seed, mode=Mode.CLOUD)
-            for depth in (1, 4):
-                picture = client.generate(prompt, seed=seed, mode=Mode.LOSSLESS, depth=depth)
+            base = client.generate(prompt, seed=seed, mode=Mode.CLOUD, max_window=1)
+            assert base.cost.num_passes == 256
+            for mode, window in itertools.product((Mode.CLOUD, Mode.LOSSLESS), (4, 0)):
+                picture = client.generate(prompt, seed=seed, mode=mode, max_window=window)
                 assert_same_picture(picture, base)
+                assert picture.cost.num_passes < 200
                 assert Decision.LOCAL not in picture.decisions
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_lossless_is_the_clouds_own_picture_at_length(server: ServerProcess) -> None:
-    """20 prompts × 3 seeds, in-flight depth 1 and 4, one client and four at once."""
+    """20 prompts × 3 seeds, windows 1 to 64, one client and four at once."""
     jobs = list(itertools.product(PROMPTS, (0, 1, 2)))
     with Client(server.address) as client:
-        base = {job: client.generate(job[0], seed=job[1], mode=Mode.CLOUD) for job in jobs}
-        for depth in (1, 4):
+        base = {job: client.generate(job[0], seed=job[1], mode=Mode.CLOUD, max_window=1) for job in jobs}
+        for mode, window in itertools.product((Mode.CLOUD, Mode.LOSSLESS), (4, 16, 64)):
             for prompt, seed in jobs:
-                picture = client.generate(prompt, seed=seed, mode=Mode.LOSSLESS, depth=depth)
+                picture = client.generate(prompt, seed=seed, mode=mode, max_window=window)
                 assert_same_picture(picture, base[prompt, seed])
 
-    def draw(worker: int) -> None:
+    def generate(worker: int) -> None:
         with Client(server.address) as client:
             for index, (prompt, seed) in enumerate(jobs):
                 if index % 4 == worker:
-                    depth = 1 if index % 8 < 4 else 4
-                    picture = client.generate(prompt, seed=seed, mode=Mode.LOSSLESS, depth=depth)
+                    mode = Mode.CLOUD if index % 8 < 4 else Mode.LOSSLESS
+                    picture = client.generate(prompt, seed=seed, mode=mode)
                     assert_same_picture(picture, base[prompt, seed])
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(draw, range(4)))
+        list(pool.map(generate, range(4)))
 
 
 def test_ciar_is_a_function_of_the_seed_not_of_timing(server: ServerProcess) -> None:
     with Client(server.address) as client:
         pictures = [
-            client.generate(PROMPTS[1], seed=5, mode=Mode.CIAR, depth=depth, max_ahead=ahead)
-            for depth, ahead in ((1, 4), (4, 64))
+            client.generate(PROMPTS[1], seed=5, mode=Mode.CIAR, max_window=window, max_ahead=ahead)
+            for window, ahead in ((1, 4), (0, 64))
         ]
-    assert {Decision.LOCAL, Decision.CONFIRMED, Decision.CORRECTED} <= set(pictures[0].decisions)
+    assert {Decision.LOCAL, Decision.ACCEPTED, Decision.RESAMPLED} <= set(pictures[0].decisions)
     assert_same_picture(pictures[1], pictures[0])
 
 
 def test_four_clients_at_once_draw_what_each_draws_alone(server: ServerProcess) -> None:
-    def draw(prompt: str) -> Result:
+    def generate(prompt: str) -> Result:
         with Client(server.address) as client:
             return client.generate(prompt, seed=3, mode=Mode.LOSSLESS)
 
     with Client(server.address) as client:
         alone = [client.generate(prompt, seed=3, mode=Mode.CLOUD) for prompt in PROMPTS[:4]]
     with ThreadPoolExecutor(4) as pool:
-        for together, base in zip(pool.map(draw, PROMPTS[:4]), alone, strict=True):
+        for together, base in zip(pool.map(generate, PROMPTS[:4]), alone, strict=True):
             assert_same_picture(together, base)
 
 

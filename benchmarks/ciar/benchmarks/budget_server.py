@@ -23,7 +23,7 @@ import torch
 from onnxruntime.capi import onnxruntime_inference_collection as ort_python
 
 from ciar.benchmarks.stopwatch import Stopwatch, Target
-from ciar.cloud_server import ort_layers, runner
+from ciar.cloud_server import ort_layers, runner, session
 from ciar.cloud_server.batch import Segment
 from ciar.cloud_server.engine import Engine
 from ciar.cloud_server.ort_layers import OrtLayers
@@ -31,7 +31,7 @@ from ciar.cloud_server.runner import ModelRunner
 from ciar.cloud_server.server import CloudServer, serve
 from ciar.cloud_server.session import Session
 from ciar.cloud_server.settings import Settings
-from ciar.shared import codec, sampling, verification
+from ciar.shared import codec, sampling
 
 WAITING = "waiting for work"
 LAYERS, HEAD = "layers: rows in and out of ONNX Runtime", "head: rows in and out"
@@ -46,7 +46,7 @@ def targets() -> list[Target]:
         Target(Engine, "step", "engine: schedule, hand out"),
         Target(Session, "receive", "session: take a frame"),
         Target(Session, "next_segment", "session: next segment"),
-        Target(Session, "absorb", "session: judge and answer"),
+        Target(Session, "absorb", "session: verify and answer"),
         Target(asyncio.BaseEventLoop, "call_soon_threadsafe", "wake the event loop"),
         Target(ModelRunner, "extend", "runner: pack, slice, split"),
         Target(ModelRunner, "extend", _kind),  # around the one above: its whole time is the pass's
@@ -58,11 +58,10 @@ def targets() -> list[Target]:
         Target(ort_python.Session, "run", _graph),
         Target(ort_layers, "rotate", "rotary embedding"),
         Target(runner, "_guide", "guidance"),
-        Target(verification, "draw", "rule: arg-max and lead"),
-        Target(sampling, "gumbel", "rule: Gumbel noise"),
+        Target(session, "sample_rows", "sample: arg-max and lead"),
+        Target(sampling, "gumbel", "sample: Gumbel noise"),
         Target(codec, "decode_device_frame", "decode"),
         Target(codec, "encode_cloud_frame", "encode"),
-        Target(codec, "encode_written", "encode"),
     ]
 
 

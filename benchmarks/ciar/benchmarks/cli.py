@@ -23,6 +23,7 @@ from ciar.benchmarks.commands import (
     measure_all,
     parse_seeds,
     require_lossless,
+    rows_by_profile,
     with_base,
 )
 from ciar.benchmarks.figures import Row, floors_s, rows_of
@@ -30,7 +31,7 @@ from ciar.benchmarks.html_report import html
 from ciar.benchmarks.journal import Journal, require_writable
 from ciar.benchmarks.machine import environment
 from ciar.benchmarks.measurement import Measurement
-from ciar.benchmarks.methods import BASE, METHODS, QUICK_METHODS, Method, find_method
+from ciar.benchmarks.methods import METHODS, QUICK_METHODS, Method, find_method
 from ciar.benchmarks.plots import write_plots
 from ciar.benchmarks.profiles import FLOOR, PROFILES, Profile, find_profile
 from ciar.benchmarks.report import STARTED_HERE, WIDTH, all_sheets, footer, header, markdown, to_table
@@ -89,12 +90,12 @@ def bench(
                 "prompts": list(own),
                 "seeds": chosen_seeds,
                 "calibration": list(calibration),
-                "ask_share": manifest.defaults.ask_share if share is None else share,
+                "verify_share": manifest.defaults.verify_share if share is None else share,
                 "environment": environment(),
             }
             with Journal(out, configuration, resume=resume) as journal:
-                tasks = plan(_rows(profiles, methods), own, chosen_seeds)
-                share = configuration["ask_share"]
+                tasks = plan(rows_by_profile(profiles, methods), own, chosen_seeds)
+                share = configuration["verify_share"]
                 measurements = measure_all(stage, journal, tasks, methods, calibration, share)
             placement, rpc_s = stage.placement.describe(), stage.rpc_s
         rows = _ordered(rows_of(measurements), profiles, methods)
@@ -107,13 +108,6 @@ def bench(
         fail("interrupted", 130, journal)
     print(json.dumps(summary, allow_nan=False))
     require_lossless(measurements)
-
-
-def _rows(profiles: Mapping[str, Profile], methods: Mapping[str, Method]) -> dict[str, list[str]]:
-    """Methods of each profile; the base has no drafts to be accepted, so no floor."""
-    rows = {profile: list(methods) for profile in profiles}
-    drafting = [name for name in methods if name != BASE]
-    return rows | ({FLOOR.name: drafting} if drafting else {})
 
 
 def _unique(find: Callable[[str], Named], names: Sequence[str]) -> dict[str, Named]:

@@ -16,10 +16,12 @@ from ciar.benchmarks.bench import run
 from ciar.benchmarks.figures import unexplained
 from ciar.benchmarks.journal import Journal
 from ciar.benchmarks.measurement import Measurement, Task
-from ciar.benchmarks.methods import BASE, Method, Setting
+from ciar.benchmarks.methods import BASE, STRONGEST, Method, Setting
+from ciar.benchmarks.profiles import FLOOR, Profile
 from ciar.benchmarks.prompts import prompts_of
 from ciar.benchmarks.stage import Stage, digest
 from ciar.cloud_server.settings import EMBEDDED_BUNDLE
+from ciar.device_client import Mode
 from ciar.shared.bundle import Manifest
 from ciar.shared.conditioning import CaptionVocabulary
 from ciar.shared.errors import InvalidRequest
@@ -33,7 +35,7 @@ def measure_all(
     tasks: Sequence[Task],
     methods: Mapping[str, Method],
     calibration: Sequence[str],
-    ask_share: float,
+    verify_share: float,
 ) -> Sequence[Measurement]:
     """Warm up, calibrate, and measure every task that the journal lacks.
 
@@ -45,7 +47,7 @@ def measure_all(
             stage.warm_up(tasks[0].prompt)
             show("calibrating gates", len(journal.measurements))
             priors = stage.calibrate(methods, calibration)
-            setting = Setting(stage.info().manifest, ask_share, priors)
+            setting = Setting(stage.info().manifest, verify_share, priors)
         return run(
             tasks,
             lambda task: stage.draw(methods[task.method], task, setting),
@@ -91,8 +93,15 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def with_base(names: Sequence[str]) -> list[str]:
-    """The base belongs to every run."""
-    return [BASE, *(name for name in names if name != BASE)]
+    """The base and the strongest opponent belong to every run."""
+    return [BASE, STRONGEST, *(name for name in names if name not in (BASE, STRONGEST))]
+
+
+def rows_by_profile(profiles: Mapping[str, Profile], methods: Mapping[str, Method]) -> dict[str, list[str]]:
+    """Methods of each profile; the cloud alone has no drafts to be accepted, so no floor."""
+    rows = {profile: list(methods) for profile in profiles}
+    drafting = [name for name, method in methods.items() if method.mode is not Mode.CLOUD]
+    return rows | ({FLOOR.name: drafting} if drafting else {})
 
 
 def require_lossless(measurements: Sequence[Measurement]) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ciar.benchmarks.measurement import Measurement
-from ciar.benchmarks.methods import BASE
+from ciar.benchmarks.methods import BASE, STRONGEST
 from ciar.benchmarks.profiles import FLOOR
 
-EXACT = ("lossless", "eagle")
+EXACT = (STRONGEST, "lossless")
 """Methods whose picture is the cloud's own, whatever number or setting follows the name."""
 
 
@@ -46,6 +46,8 @@ class Row:
     seconds: Spread
     speed_up: Spread | None
     """The base's seconds over this method's, picture by picture; None without a base."""
+    over_strongest: Spread | None
+    """The strongest opponent's seconds over this method's: the cloud alone, without a device; None if not measured."""
     preview_s: float
     """Median."""
     network_s: float
@@ -63,12 +65,14 @@ class Row:
     """To the base's."""
     num_passes: float
     """Model passes of the cloud."""
+    num_rows: float
+    """Input rows of one sequence, in all of them."""
     requests_share: float
-    asked_share: float
     verified_share: float
-    """Tokens of the picture that the cloud confirmed or corrected."""
+    """Tokens of the picture that the cloud verified behind a draft."""
     local_share: float
-    num_corrections: float
+    num_rejections: float
+    num_forks: float
     num_discarded: float
     num_resumptions: int
     """In all pictures."""
@@ -116,13 +120,27 @@ def rows_of(measurements: Sequence[Measurement]) -> list[Row]:
     groups: dict[tuple[str, str], list[Measurement]] = {}
     for measurement in measurements:
         groups.setdefault((measurement.profile, measurement.method), []).append(measurement)
-    base = {m.task._replace(method=""): m for m in measurements if m.method == BASE}
+    base = _by_picture(measurements, BASE)
+    strongest = _by_picture(measurements, STRONGEST)
     floors = floors_s(measurements)
-    return [_row(group, base, floors.get(method)) for (_, method), group in groups.items()]
+    return [_row(group, base, strongest, floors.get(method)) for (_, method), group in groups.items()]
 
 
-def _row(group: Sequence[Measurement], base: dict[Any, Measurement], floor: float | None) -> Row:
-    pairs = [(base[key], m) for m in group if (key := m.task._replace(method="")) in base]
+def _by_picture(measurements: Sequence[Measurement], method: str) -> dict[Any, Measurement]:
+    return {m.task._replace(method=""): m for m in measurements if m.method == method}
+
+
+def _pairs(group: Sequence[Measurement], others: dict[Any, Measurement]) -> list[tuple[Measurement, Measurement]]:
+    return [(others[key], m) for m in group if (key := m.task._replace(method="")) in others]
+
+
+def _row(
+    group: Sequence[Measurement],
+    base: dict[Any, Measurement],
+    strongest: dict[Any, Measurement],
+    floor: float | None,
+) -> Row:
+    pairs, opponents = _pairs(group, base), _pairs(group, strongest)
     num_tokens = len(group[0].tokens)
     seconds = Spread.of(m.seconds for m in group)
 
@@ -136,6 +154,7 @@ def _row(group: Sequence[Measurement], base: dict[Any, Measurement], floor: floa
         num_pictures=len(group),
         seconds=seconds,
         speed_up=Spread.of(b.seconds / m.seconds for b, m in pairs) if pairs else None,
+        over_strongest=Spread.of(o.seconds / m.seconds for o, m in opponents) if opponents else None,
         preview_s=statistics.median(m.preview_s for m in group),
         network_s=mean("network_s"),
         cloud_s=mean("cloud_s"),
@@ -148,11 +167,12 @@ def _row(group: Sequence[Measurement], base: dict[Any, Measurement], floor: floa
         cloud_compute_s=mean("cloud_compute_s"),
         cloud_compute_ratio=statistics.median(compute_ratio) if compute_ratio else None,
         num_passes=mean("num_passes"),
+        num_rows=mean("num_rows"),
         requests_share=mean("num_requests") / num_tokens,
-        asked_share=mean("num_asked") / num_tokens,
         verified_share=mean("num_verified") / num_tokens,
         local_share=mean("num_local") / num_tokens,
-        num_corrections=mean("num_corrections"),
+        num_rejections=mean("num_rejections"),
+        num_forks=mean("num_forks"),
         num_discarded=mean("num_discarded"),
         num_resumptions=sum(m.num_resumptions for m in group),
         num_near_ties=mean("num_near_ties"),
@@ -172,7 +192,7 @@ def _agreement(base: Measurement, other: Measurement) -> float:
 
 def unexplained(measurements: Sequence[Measurement]) -> list[Measurement]:
     """Pictures of exact methods that differ from the cloud's own, no near tie on either side: there must be none."""
-    base = {m.task._replace(method=""): m for m in measurements if m.method == BASE}
+    base = _by_picture(measurements, BASE)
     return [
         m
         for m in measurements

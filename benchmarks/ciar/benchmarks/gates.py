@@ -91,8 +91,8 @@ class DoubtThreshold:
         self._doubt = doubt
         self._threshold = CalibratedThreshold(share, seen)
 
-    def ask(self, position: int, scores: Scores) -> bool:
-        return self._threshold.ask(position, Scores(0.0, 0.0, self._doubt(position, scores)))
+    def must_verify(self, position: int, scores: Scores) -> bool:
+        return self._threshold.must_verify(position, Scores(0.0, 0.0, self._doubt(position, scores)))
 
     def rollback(self, position: int) -> None:
         self._threshold.rollback(position)
@@ -107,9 +107,9 @@ class Recorder:
         self._seen: list[tuple[int, dict[str, float]]] = []
         self.name = gate.name
 
-    def ask(self, position: int, scores: Scores) -> bool:
+    def must_verify(self, position: int, scores: Scores) -> bool:
         self._seen.append((position, {name: doubt(position, scores) for name, doubt in self._doubts.items()}))
-        return self._gate.ask(position, scores)
+        return self._gate.must_verify(position, scores)
 
     def rollback(self, position: int) -> None:
         while self._seen and self._seen[-1][0] >= position:

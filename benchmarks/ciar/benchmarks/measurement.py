@@ -51,14 +51,17 @@ class Measurement:
     """Model passes of the cloud, overlapped with the device's work or not."""
     num_passes: int
     """How many of them."""
+    num_rows: int
+    """Input rows of one sequence, in all passes."""
     num_requests: int
-    num_asked: int
-    num_corrections: int
+    num_forks: int
     num_discarded: int
     num_resumptions: int
     num_near_ties: int
     num_verified: int
-    """Tokens of the picture that the cloud confirmed or corrected."""
+    """Tokens of the picture that the cloud verified behind a draft."""
+    num_rejections: int
+    """Of these, those that the cloud resampled."""
     num_local: int
     """Tokens that the device decided alone."""
     bytes_up: int
@@ -126,13 +129,14 @@ def measure(
         setup_s=timings.setup_s,
         cloud_compute_s=result.cost.forward_ns / 1e9,
         num_passes=result.cost.num_passes,
+        num_rows=result.cost.num_rows,
         num_requests=traffic.num_requests,
-        num_asked=traffic.num_asked,
-        num_corrections=traffic.num_corrections,
+        num_forks=traffic.num_forks,
         num_discarded=traffic.num_discarded,
         num_resumptions=traffic.num_resumptions,
         num_near_ties=len(result.near_ties),
-        num_verified=result.decisions.count(Decision.CONFIRMED) + result.decisions.count(Decision.CORRECTED),
+        num_verified=result.decisions.count(Decision.ACCEPTED) + result.decisions.count(Decision.RESAMPLED),
+        num_rejections=result.decisions.count(Decision.RESAMPLED),
         num_local=result.decisions.count(Decision.LOCAL),
         bytes_up=traffic.bytes_up,
         bytes_down=traffic.bytes_down,

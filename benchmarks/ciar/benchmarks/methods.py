@@ -1,7 +1,7 @@
 """The rows of the benchmark: each a name, a mode of the SDK and its settings. None has a decoding loop of its own.
 
 `find_method("ciar")`, or with a number of its own: "ciar:0.1" (share asked), "code:0.5" (share that the cloud writes),
-"sets:16" (k), "certified:4" (budget ε), "lantern:0.2" (δ), "eagle:8" (nodes of a tree, at most a block of the server).
+"sets:16" (k), "certified:4" (budget ε).
 
 One share for all gates: CIAR has its threshold from the manifest, as every user of the SDK, and asks more of hard
 pictures and less of easy ones than of the held-out captions there. Every other gate with a share asks about as many
@@ -34,10 +34,12 @@ from ciar.device_client import Client, Gate, Mode, Progress, Result, make_gate
 from ciar.device_client.gates import CalibratedThreshold, RunningQuantile
 from ciar.shared.bundle import Manifest
 from ciar.shared.errors import InvalidRequest
-from ciar.shared.verification import LANTERN_MASS, lantern_neighbours
 
-BASE = "cloud"
-"""The row that all others are compared to."""
+BASE = "cloud-window-1"
+"""The row that all others are compared to: one pass a token."""
+
+STRONGEST = "cloud"
+"""The strongest opponent: the cloud alone, exactly the same picture, without any device."""
 
 CIAR = "ciar"
 """The row whose share the other gates take."""
@@ -50,7 +52,7 @@ class Setting:
     """What gates are made for."""
 
     manifest: Manifest
-    ask_share: float
+    verify_share: float
     """Share of the held-out tokens that CIAR's threshold asks about."""
     priors: Mapping[str, Sequence[float]]
     """What a calibration run saw: each method's doubts, ascending, by the method's name; by `CIAR`, those of U."""
@@ -73,20 +75,8 @@ class Method:
     """(setting, seed of the picture) -> a fresh gate; None where the mode has none to choose."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """More of `Client.generate`'s arguments."""
-    acceptance: Callable[[Setting], str] | None = None
-    """Setting -> the rule by which the cloud judges; None: coupled."""
     doubt: Doubt | None = None
     """What a calibration run must see first; U for a gate that needs its share alone."""
-
-    @property
-    def carries_on(self) -> bool:
-        """Whether the cloud goes on behind its corrections: the SDK's default, wherever it can be."""
-        can = self.mode in (Mode.CIAR, Mode.LOSSLESS) and self.acceptance is None
-        return (
-            can
-            and not any(map(self.settings.get, ("tree_nodes", "send_features")))
-            and self.settings.get("carry_on", True)
-        )
 
     def draw(
         self,
@@ -100,59 +90,27 @@ class Method:
     ) -> Result:
         """One picture by this method. Raises what `Client.generate` raises."""
         gate = None if self.gate is None else self.gate(setting, seed)
-        acceptance = "coupled" if self.acceptance is None else self.acceptance(setting)
         return client.generate(
             prompt,
             seed=seed,
             mode=self.mode,
             gate=gate,
-            acceptance=acceptance,
             timeout_s=timeout_s,
             on_progress=on_progress,
             **self.settings,
         )
 
 
+def _one_pass_a_token(name: str, number: float | None) -> Method:
+    return Method(name, Mode.CLOUD, "the cloud alone, one pass a token: the base", settings={"max_window": 1})
+
+
 def _cloud(name: str, number: float | None) -> Method:
-    return Method(name, Mode.CLOUD, "the cloud alone, streamed: the base")
+    return Method(name, Mode.CLOUD, "the cloud alone, windows of its own guesses: the same picture")
 
 
 def _lossless(name: str, number: float | None) -> Method:
-    return Method(name, Mode.LOSSLESS, "the cloud verifies every draft: speculative decoding, coupled, its own picture")
-
-
-def _classic(name: str, number: float | None) -> Method:
-    """Speculative sampling as it was published: the law of the cloud's pictures, but not the picture of the base."""
-    about = "the cloud verifies every draft by min(1, p/q): its law, not its picture"
-    return Method(name, Mode.LOSSLESS, about, acceptance=lambda _setting: "classic")
-
-
-def _lantern(name: str, number: float | None) -> Method:
-    """LANTERN's rule (its k in proportion to the vocabulary: 31 of 512) over a chain of drafts, without its trees.
-
-    The neighbours are those in the cloud's token embedding, since a server holds no codebook.
-    """
-    max_mass = LANTERN_MASS if number is None else number
-
-    def acceptance(setting: Setting) -> str:
-        num_neighbours = lantern_neighbours(setting.manifest.vocab_size)
-        return f"lantern:{num_neighbours}:{max_mass:g}"
-
-    return Method(
-        name, Mode.LOSSLESS, f"classic, relaxed: neighbours lend up to δ = {max_mass:g}", acceptance=acceptance
-    )
-
-
-def _eagle(name: str, number: float | None) -> Method:
-    """EAGLE-2's dynamic trees (see `ciar.device_client.tree`), verified exactly in one pass by the cloud's own draws.
-
-    The drafter is this pair's, not one that reads the cloud's hidden states; one drafter step a node.
-    """
-    num_nodes = 16 if number is None else int(number)
-    if num_nodes < 1:
-        raise InvalidRequest(f"method: the nodes of eagle must be at least 1 (got {number:g})")
-    about = f"trees of {num_nodes} drafts, verified at once: the cloud's own picture"
-    return Method(name, Mode.LOSSLESS, about, settings={"tree_nodes": num_nodes})
+    return Method(name, Mode.LOSSLESS, "the cloud verifies all, drafts are its first guesses: the same picture")
 
 
 def _code(name: str, number: float | None) -> Method:
@@ -185,19 +143,14 @@ def _paper(name: str, number: float | None) -> Method:
     return Method(name, Mode.CIAR, about, gate, doubt=uncertainty)
 
 
-def _features(name: str, number: float | None) -> Method:
-    about = "CIAR with interval features (paper): a correction makes void what was sent behind it"
-    return Method(name, Mode.CIAR, about, _calibrated(number), {"send_features": True})
+def _nearby(name: str, number: float | None) -> Method:
+    """Thresholds for the pair's share and, beside verified tokens, four times as much."""
 
+    def gate(setting: Setting, _seed: int) -> Gate:
+        share = _share(setting, number)
+        return make_gate(f"nearby:{share:g}:{min(1.0, 4 * share):g}", setting.manifest)
 
-def _go_back(name: str, number: float | None) -> Method:
-    about = "CIAR, but a correction makes void what was sent behind it"
-    return Method(name, Mode.CIAR, about, _calibrated(number), {"carry_on": False})
-
-
-def _lossless_go_back(name: str, number: float | None) -> Method:
-    about = "lossless, but a correction makes void what was sent behind it"
-    return Method(name, Mode.LOSSLESS, about, settings={"carry_on": False})
+    return Method(name, Mode.CIAR, "as ciar, with a lower threshold beside verified tokens: fewer forks", gate)
 
 
 def _ambiguity(name: str, number: float | None) -> Method:
@@ -211,7 +164,7 @@ def _certified(name: str, number: float | None) -> Method:
     """
 
     def gate(setting: Setting, _seed: int) -> Gate:
-        manifest, kept_share = setting.manifest, 1 - setting.ask_share
+        manifest, kept_share = setting.manifest, 1 - setting.verify_share
         quantiles = manifest.ambiguity_quantiles
         kept = np.interp(np.linspace(0, kept_share, 101), np.linspace(0, 1, len(quantiles)), quantiles)  # (101,) Ω
         budget = kept_share * manifest.num_tokens * float(kept.mean()) / 2 if number is None else number
@@ -259,7 +212,7 @@ def _calibrated(share: float | None) -> Callable[[Setting, int], Gate]:
 
 
 def _share(setting: Setting, own: float | None) -> float:
-    return setting.ask_share if own is None else own
+    return setting.verify_share if own is None else own
 
 
 def _matched(setting: Setting, own: float | None) -> float:
@@ -267,17 +220,13 @@ def _matched(setting: Setting, own: float | None) -> float:
 
 
 _MAKERS: dict[str, tuple[Callable[[str, float | None], Method], float]] = {
-    "cloud": (_cloud, -1),
+    BASE: (_one_pass_a_token, -1),
+    STRONGEST: (_cloud, -1),
     "lossless": (_lossless, -1),
-    "classic": (_classic, -1),
-    "lantern": (_lantern, 1),
-    "eagle": (_eagle, 1e9),
     "code": (_code, 1),
     CIAR: (_ciar, 1),
+    "nearby": (_nearby, 1),
     "paper": (_paper, 1),
-    "features": (_features, 1),
-    "go-back": (_go_back, 1),
-    "lossless-go-back": (_lossless_go_back, -1),
     "ambiguity": (_ambiguity, 1),
     "certified": (_certified, 1e9),
     "random": (_random, 1),
@@ -290,7 +239,7 @@ _MAKERS: dict[str, tuple[Callable[[str, float | None], Method], float]] = {
 """Name -> (maker, largest number it takes; −1: none)."""
 
 METHODS = tuple(_MAKERS)
-QUICK_METHODS = ("cloud", "lossless", "ciar", "entropy", "device")
+QUICK_METHODS = (BASE, STRONGEST, "lossless", "ciar", "entropy", "device")
 
 
 def find_method(spec: str) -> Method:

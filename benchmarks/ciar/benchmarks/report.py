@@ -72,11 +72,11 @@ def sheets(rows: Sequence[Row], profiles: Mapping[str, Profile]) -> Iterator[She
         own = [row for row in rows if row.profile == name]
         if own:
             yield _times(f"{name}: time of a picture; {profile.describe()}", own)
-            yield _traffic(f"{name}: what is asked, sent and computed", own)
+            yield _traffic(f"{name}: what is verified, sent and computed", own)
 
 
 def _times(title: str, rows: Sequence[Row]) -> Sheet:
-    columns = ("method", "p50", "p95", "speed-up", "25–75 %", "preview", "network", "cloud", "draft", "other")
+    columns = ("method", "p50", "p95", "speed-up", "25–75 %", "×cloud", "preview", "network", "cloud", "draft", "other")
     return Sheet(
         title,
         (*columns, "×floor", "×overlap"),
@@ -87,6 +87,7 @@ def _times(title: str, rows: Sequence[Row]) -> Sheet:
                 _ms(row.seconds.p95),
                 f"{row.speed_up.p50:.2f}×" if row.speed_up else "–",
                 f"{row.speed_up.p25:.2f}–{row.speed_up.p75:.2f}" if row.speed_up else "–",
+                f"{row.over_strongest.p50:.2f}" if row.over_strongest else "–",
                 _ms(row.preview_s),
                 _ms(row.network_s),
                 _ms(row.cloud_s),
@@ -101,7 +102,7 @@ def _times(title: str, rows: Sequence[Row]) -> Sheet:
 
 
 def _traffic(title: str, rows: Sequence[Row]) -> Sheet:
-    columns = ("method", "requests", "asked", "verified", "local", "corrected", "dropped", "B up", "B down")
+    columns = ("method", "requests", "verified", "local", "rejected", "forks", "dropped", "B up", "B down")
     return Sheet(
         title,
         (*columns, "B/token", "cloud s", "×base", "agree"),
@@ -109,10 +110,10 @@ def _traffic(title: str, rows: Sequence[Row]) -> Sheet:
             (
                 row.method,
                 f"{row.requests_share:.1%}",
-                f"{row.asked_share:.1%}",
                 f"{row.verified_share:.1%}",
                 f"{row.local_share:.1%}",
-                f"{row.num_corrections:.1f}",
+                f"{row.num_rejections:.1f}",
+                f"{row.num_forks:.1f}",
                 f"{row.num_discarded:.1f}",
                 f"{row.bytes_up:.0f}",
                 f"{row.bytes_down:.0f}",
@@ -133,7 +134,7 @@ def floor_sheet(rows: Sequence[Row]) -> Sheet | None:
         return None
     return Sheet(
         "floor: time of a picture with every draft accepted and no network",
-        ("method", "p50", "p95", "draft", "messages", "gate, loop", "pixels", "requests", "asked"),
+        ("method", "p50", "p95", "draft", "messages", "gate, loop", "pixels", "requests"),
         [
             (
                 row.method,
@@ -144,7 +145,6 @@ def floor_sheet(rows: Sequence[Row]) -> Sheet | None:
                 _ms(row.bookkeeping_s),
                 _ms(row.pixels_s),
                 f"{row.requests_share:.1%}",
-                f"{row.asked_share:.1%}",
             )
             for row in own
         ],
@@ -195,7 +195,7 @@ def header(summary: Mapping[str, Any], placement: str) -> Iterator[str]:
         "every method in turn on each"
     )
     yield (
-        f"gates     ciar asks {configuration['ask_share']:.0%} of held-out tokens; "
+        f"gates     ciar has {configuration['verify_share']:.0%} of held-out tokens verified; "
         f"the others its share of {len(configuration['calibration'])} calibration pictures"
     )
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from ciar.benchmarks.figures import Row
-from ciar.benchmarks.methods import BASE, Method, find_method
+from ciar.benchmarks.methods import BASE, STRONGEST, Method, find_method
 from ciar.benchmarks.profiles import Latency, Profile, find_profile
 from ciar.shared.errors import InvalidRequest
 
@@ -64,12 +64,12 @@ def _count(value: float) -> str:
 
 FIGURES = {
     "time": Figure("ms a picture", lambda row: 1000 * row.seconds.p50, _ms),
-    "speed-up": Figure("speed-up over the cloud alone", lambda row: row.speed_up and row.speed_up.p50, _ratio),
+    "speed-up": Figure("speed-up over one pass a token", lambda row: row.speed_up and row.speed_up.p50, _ratio),
     "preview": Figure("ms to the first final tokens", lambda row: 1000 * row.preview_s, _ms),
     "requests": Figure("requests, share of T", lambda row: row.requests_share, _percent),
     "verified": Figure("tokens verified, share of T", lambda row: row.verified_share, _percent),
     "local": Figure("tokens decided alone, share of T", lambda row: row.local_share, _percent),
-    "corrected": Figure("corrections", lambda row: row.num_corrections, _count),
+    "forks": Figure("forks", lambda row: row.num_forks, _count),
     "dropped": Figure("tokens drafted in vain", lambda row: row.num_discarded, _count),
     "cloud": Figure("cloud compute over the base's", lambda row: row.cloud_compute_ratio, _ratio),
     "B/token": Figure("bytes a token, both ways", lambda row: row.bytes_per_token, _count),
@@ -165,7 +165,7 @@ def _threshold(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
         "share asked about",
         lines,
         profiles,
-        ("time", "speed-up", "requests", "verified", "corrected", "cloud", "agree"),
+        ("time", "speed-up", "requests", "verified", "forks", "cloud", "agree"),
         (Panel("requests", "speed-up"), Panel("requests", "agree"), Panel("agree", "speed-up")),
     )
 
@@ -178,19 +178,20 @@ def _prefix(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
         "prefix rate ρ",
         lines,
         profiles,
-        ("time", "speed-up", "preview", "requests", "corrected", "cloud", "agree"),
+        ("time", "speed-up", "preview", "requests", "forks", "cloud", "agree"),
         (Panel(X, "speed-up"), Panel(X, "agree"), Panel(X, "preview")),
     )
 
 
-def _depth(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
-    question = "How many questions should be in flight?"
-    return _over_counts("depth", question, "questions in flight", "depth", "a depth is", values, profiles)
+def _window(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
+    question, label = "How many positions should one pass verify?", "positions in a pass, at most"
+    modes = ("cloud", "lossless", "ciar")
+    return _over_counts("window", question, label, "max_window", "a window is", values, profiles, modes)
 
 
 def _ahead(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
     question, label = "How many tokens past the final ones should the device draft?", "tokens drafted ahead"
-    return _over_counts("ahead", question, label, "max_ahead", f"{label} are", values, profiles)
+    return _over_counts("ahead", question, label, "max_ahead", f"{label} are", values, profiles, ("ciar",))
 
 
 def _over_counts(
@@ -201,13 +202,12 @@ def _over_counts(
     subject: str,
     values: Sequence[float],
     profiles: Sequence[Profile],
+    modes: Sequence[str],
 ) -> Sweep:
-    """A count among the client's settings, in both modes that ask; subject: of the sentence on bad values."""
+    """A count among the client's settings, in these modes; subject: of the sentence on bad values."""
     if not all(x >= 1 and x == int(x) for x in values):
         raise InvalidRequest(f"values: {subject} a whole number, at least 1")
-    lines = {
-        (mode, x): _with(mode, f"{name} {x:g}", **{setting: int(x)}) for mode in ("lossless", "ciar") for x in values
-    }
+    lines = {(mode, x): _with(mode, f"{name} {x:g}", **{setting: int(x)}) for mode in modes for x in values}
     columns = ("time", "speed-up", "requests", "dropped", "cloud", "B/token", "agree")
     panels = (Panel(X, "speed-up"), Panel(X, "requests"), Panel(X, "dropped"))
     return _over_methods(name, question, x_label, lines, profiles, columns, panels)
@@ -217,7 +217,7 @@ def _rtt(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
     """profiles: not used, the round trips are the networks."""
     if not all(x >= 0 for x in values):
         raise InvalidRequest("values: a round trip is not negative")
-    methods = {name: find_method(name) for name in (BASE, "lossless", "ciar", "go-back", "device")}
+    methods = {name: find_method(name) for name in (BASE, STRONGEST, "lossless", "ciar", "nearby", "device")}
     networks = {f"{x:g} ms": x for x in values}
     return Sweep(
         name="rtt",
@@ -244,7 +244,6 @@ def _gates(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
         "ambiguity",
         "paper",
         "ciar",
-        "features",
     )
     methods = {name: find_method(name) for name in (BASE, *names)}
     return Sweep(
@@ -258,8 +257,8 @@ def _gates(values: Sequence[float], profiles: Sequence[Profile]) -> Sweep:
             for profile in profiles
             for method in methods
         },
-        columns=("time", "speed-up", "requests", "verified", "local", "corrected", "cloud", "agree"),
-        panels=(Panel("requests", "speed-up"), Panel("requests", "agree"), Panel("corrected", "agree")),
+        columns=("time", "speed-up", "requests", "verified", "local", "forks", "cloud", "agree"),
+        panels=(Panel("requests", "speed-up"), Panel("requests", "agree"), Panel("forks", "agree")),
     )
 
 
@@ -308,7 +307,7 @@ class _Entry(NamedTuple):
 _ENTRIES = {
     "threshold": _Entry(_threshold, (0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6), ("loopback", "5g")),
     "prefix": _Entry(_prefix, (0, 0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3), ("loopback", "5g")),
-    "depth": _Entry(_depth, (1, 2, 4, 8), ("loopback", "lan", "5g")),
+    "window": _Entry(_window, (1, 2, 4, 8, 16, 32), ("loopback", "lan", "5g")),
     "ahead": _Entry(_ahead, (4, 8, 16, 32, 64, 128), ("lan", "5g")),
     "rtt": _Entry(_rtt, (0, 2, 5, 10, 20, 50, 100, 150), ()),
     "gates": _Entry(_gates, (), ("loopback",)),

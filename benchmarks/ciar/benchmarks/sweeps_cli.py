@@ -58,7 +58,7 @@ def bench_sweep(
 ) -> None:
     """Turn one knob over its range and measure every point, interleaved, over the same prompts and seeds.
 
-    threshold: share asked about; prefix: ρ; depth: questions in flight; ahead: tokens drafted ahead;
+    threshold: share verified; prefix: ρ; window: positions in a pass; ahead: tokens drafted ahead;
     rtt: round trip; gates: one share, every gate; vocabulary: cost of a score of doubt. Prints tables, and one JSON
     line last.
     """
@@ -92,13 +92,13 @@ def bench_sweep(
                     "prompts": list(own),
                     "seeds": chosen_seeds,
                     "calibration": list(calibration),
-                    "ask_share": manifest.defaults.ask_share if share is None else share,
+                    "verify_share": manifest.defaults.verify_share if share is None else share,
                     "environment": environment(),
                 }
                 with Journal(out, configuration, resume=resume, name=f"sweep-{name}.jsonl") as journal:
                     tasks = plan(sweep.plan_rows, own, chosen_seeds)
-                    ask_share = configuration["ask_share"]
-                    found = measure_all(stage, journal, tasks, sweep.methods, calibration, ask_share)
+                    verify_share = configuration["verify_share"]
+                    found = measure_all(stage, journal, tasks, sweep.methods, calibration, verify_share)
                 placement, rpc_s = stage.placement.describe(), stage.rpc_s
             summaries[name] = _finish(console, sweep, found, configuration, placement, rpc_s, out)
             measured += found

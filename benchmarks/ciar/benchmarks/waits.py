@@ -8,12 +8,12 @@ drafting and answers overlap, the network's part is a lower bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
 from ciar.device_client.transport import Session, Transport
-from ciar.shared.types import CloudFrame, DeviceFrame, Limits, Sampling, Verdict, Written
+from ciar.shared.types import CloudFrame, DeviceFrame, Limits, Verdict
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Waits:
 
     def add(self, seconds: float, frame: CloudFrame | None) -> None:
         """A wait that ended in `frame`; None: in nothing."""
-        cost_s = (frame.cost.forward_ns + frame.cost.queue_ns) / 1e9 if isinstance(frame, Verdict | Written) else 0.0
+        cost_s = (frame.cost.forward_ns + frame.cost.queue_ns) / 1e9 if isinstance(frame, Verdict) else 0.0
         cloud_s = min(seconds, cost_s)
         self.cloud_s += cloud_s
         self.network_s += seconds - cloud_s
@@ -58,21 +58,9 @@ class TimedTransport:
     def artifact(self, name: str, timeout_s: float) -> Iterator[bytes]:
         return self._transport.artifact(name, timeout_s)
 
-    def generate(
-        self, prompt: str, sampling: Sampling, resume_tokens: Sequence[int], timeout_s: float
-    ) -> Iterator[tuple[Written, int]]:
-        opened = began = self._clock()
-        try:
-            for written, num_bytes in self._transport.generate(prompt, sampling, resume_tokens, timeout_s):
-                self._waits.add(self._clock() - began, written)
-                yield written, num_bytes
-                began = self._clock()
-        finally:
-            self._waits.stream_s += self._clock() - opened
-
-    def collaborate(self, timeout_s: float) -> Session:
+    def generate(self, timeout_s: float) -> Session:
         opened = self._clock()
-        return _TimedSession(self._transport.collaborate(timeout_s), self._waits, self._clock, opened)
+        return _TimedSession(self._transport.generate(timeout_s), self._waits, self._clock, opened)
 
     def close(self) -> None:
         self._transport.close()

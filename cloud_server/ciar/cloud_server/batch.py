@@ -33,9 +33,6 @@ class Segment:
     """(k, r), or None if no row has one."""
     wanted: NDArray[np.int64]
     """(w,) token positions, ascending."""
-    parents: NDArray[np.int64] | None = None
-    """(N,) the last N tokens are a tree, and these its parents (see `shared.tree`): each sees what comes before the
-    tree and its own ancestors, and stands at the position of its depth. Their rows are of no use after the pass."""
 
     @property
     def num_rows(self) -> int:
@@ -53,14 +50,16 @@ class PassSession(Protocol):
 
     id: str
     finished: bool
+    applied_seq: int
+    """The last Draft taken in; may be read from any thread."""
 
     @property
     def has_work(self) -> bool:
         """Whether the next pass should have a segment of it."""
         ...
 
-    def receive(self, frame: Any, /) -> None:
-        """Take a frame of the device. Raises a CiarError that ends this session."""
+    def receive(self, frame: Any, arrived_ns: int, /) -> None:
+        """Take a frame and when it came (of `perf_counter_ns`). Raises a CiarError that ends this session."""
         ...
 
     def next_segment(self, row_cost: float, /) -> Segment:

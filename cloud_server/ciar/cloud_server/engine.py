@@ -81,9 +81,11 @@ class Engine:
     def submit(self, session_id: str, frame: object) -> None:
         """Give a session a frame; what is wrong with it goes to the session's reply."""
 
+        arrived_ns = perf_counter_ns()
+
         def command() -> None:
             if session := self._sessions.get(session_id):
-                _fail_alone(session, session.receive, frame)
+                _fail_alone(session, session.receive, frame, arrived_ns)
 
         self._inbox.put(command)
 

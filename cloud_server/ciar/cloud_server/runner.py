@@ -23,8 +23,6 @@ from ciar.cloud_server.batch import Segment
 from ciar.cloud_server.ort_layers import OrtLayers
 from ciar.cloud_server.transformer import Attend, Transformer, TransformerConfig
 from ciar.shared.errors import PairMismatch
-from ciar.shared.tree import ancestry, depths
-from ciar.shared.verification import Nearest, Neighbours
 
 
 def load_transformer(folder: Path) -> Transformer:
@@ -95,8 +93,6 @@ class ModelRunner:
         hidden = torch.ones(length, length, dtype=torch.bool, device=self._device).triu(1)
         self._mask = torch.zeros(length, length, dtype=self._cache.dtype, device=self._device)
         self._mask.masked_fill_(hidden, float("-inf"))  # (rows, columns)
-        self.nearest: Nearest = Neighbours(model.tok_embeddings.weight.detach().float().cpu().numpy()).nearest
-        """Which tokens mean about the same to the model."""
 
     @torch.inference_mode()
     def extend(self, segments: Sequence[Segment]) -> list[NDArray[np.float32]]:
@@ -156,15 +152,7 @@ class ModelRunner:
     def _layout(self, segment: Segment) -> tuple[slice | Tensor, Tensor]:
         """Where the new rows stand, and what they see: rotary rows (n,), additive mask (n, end)."""
         rows = slice(segment.start, segment.end)
-        mask = self._mask[rows, : segment.end]
-        if segment.parents is None:
-            return rows, mask
-        trunk_end = segment.end - len(segment.parents)
-        depth = torch.from_numpy(depths(segment.parents)).to(self._device)  # (N,)
-        unseen = torch.from_numpy(~ancestry(segment.parents)).to(self._device)  # (N, N)
-        mask = mask.clone()
-        mask[trunk_end - segment.start :, trunk_end:].masked_fill_(unseen, float("-inf"))
-        return torch.cat([torch.arange(segment.start, trunk_end, device=self._device), trunk_end + depth]), mask
+        return rows, self._mask[rows, : segment.end]
 
     def _attend(self, spans: Sequence[_Span]) -> Attend:
         cache = self._cache

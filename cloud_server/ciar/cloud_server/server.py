@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import logging
 import signal
+from collections.abc import Callable
 from functools import partial
 
 import grpc
@@ -17,9 +18,10 @@ from ciar.cloud_server.admission import Admission
 from ciar.cloud_server.engine import Engine, Runner
 from ciar.cloud_server.runner import ModelRunner, load_transformer
 from ciar.cloud_server.service import CiarServicer
-from ciar.cloud_server.session import RuleOf, Session, own_rule
+from ciar.cloud_server.session import Session
 from ciar.cloud_server.settings import Settings
-from ciar.shared.bundle import load_manifest
+from ciar.cloud_server.window import WindowPolicy
+from ciar.shared.bundle import MANIFEST, digest_of, load_manifest
 from ciar.shared.conditioning import CaptionVocabulary
 from ciar.shared.errors import InvalidRequest
 from ciar.v1 import service_pb2 as pb
@@ -30,41 +32,48 @@ logger = logging.getLogger(__name__)
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CiarService"].full_name
 
 
+Mount = Callable[[grpc.aio.Server, "CloudServer"], None]
+"""Adds services to a server that is about to start."""
+
+
 class CloudServer:
     """One server: `start`, then `stop`; `address` is known once started."""
 
-    def __init__(self, settings: Settings, *, runner: Runner | None = None, rule_of: RuleOf | None = None) -> None:
-        """runner: in place of one of the bundle's cloud model; rule_of: which acceptance rule decides in a session,
-        in place of the one that its request asks for.
+    def __init__(self, settings: Settings, *, runner: Runner | None = None, mount: Mount | None = None) -> None:
+        """runner: in place of one of the bundle's cloud model; mount: adds services before the server starts.
 
         Raises InvalidRequest for a bundle or a device that is not there, PairMismatch for files that do not fit.
         """
         self.settings = settings
         if settings.device.startswith("cuda") and not torch.cuda.is_available():
             raise InvalidRequest(f"device: {settings.device} is not available here; use cpu, or a build with CUDA")
-        manifest = load_manifest(settings.bundle)
-        runner = runner or _load_runner(settings)
-        nearest = runner.nearest if isinstance(runner, ModelRunner) else None
-        self._engine = Engine(runner, max_pass_rows=settings.max_pass_rows)
+        self.manifest = manifest = load_manifest(settings.bundle)
+        manifest_json = (settings.bundle / MANIFEST).read_text(encoding="utf-8")
+        self.runner = runner or _load_runner(settings)
+        self._mount = mount
+        self.engine = Engine(self.runner, max_pass_rows=settings.max_pass_rows)
         self.admission = Admission(
             manifest,
             CaptionVocabulary.load(settings.bundle / "captions.json"),
             settings.limits,
+            bundle_digest=digest_of(manifest_json),
             max_sessions=settings.max_sessions,
             retry_after_ms=settings.retry_after_ms,
         )
         self._servicer = CiarServicer(
             bundle=settings.bundle,
             manifest=manifest,
+            manifest_json=manifest_json,
             limits=settings.limits,
             admission=self.admission,
-            engine=self._engine,
+            engine=self.engine,
             make_session=partial(
                 Session,
                 num_tokens=manifest.num_tokens,
-                feature_dim=manifest.feature_dim,
+                vocab_size=manifest.vocab_size,
+                chunk=manifest.grid_width,
                 limits=settings.limits,
-                rule_of=rule_of or partial(own_rule, nearest=nearest),
+                policy=WindowPolicy(),
             ),
             version=importlib.metadata.version("ciar"),
             idle_timeout_s=settings.idle_timeout_s,
@@ -88,12 +97,14 @@ class CloudServer:
         pb_grpc.add_CiarServiceServicer_to_server(self._servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        if self._mount is not None:
+            self._mount(self._server, self)
         host = settings.address.rpartition(":")[0]
         try:
             port = self._server.add_insecure_port(settings.address)
         except RuntimeError as exc:
             raise InvalidRequest(f"address: cannot listen on {settings.address}; is the port taken?") from exc
-        self._engine.start()
+        self.engine.start()
         await self._server.start()
         self.address = f"{host}:{port}"
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -105,7 +116,7 @@ class CloudServer:
         self.admission.drain()
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.stop(self.settings.drain_s)
-        await asyncio.to_thread(self._engine.stop)
+        await asyncio.to_thread(self.engine.stop)
         logger.info("stopped")
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:

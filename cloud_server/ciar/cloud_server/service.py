@@ -10,7 +10,6 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,7 +22,7 @@ from ciar.cloud_server.batch import PassSession
 from ciar.cloud_server.engine import Engine
 from ciar.cloud_server.session import Admitted, Reply
 from ciar.shared import codec
-from ciar.shared.bundle import MANIFEST, Manifest
+from ciar.shared.bundle import Manifest
 from ciar.shared.errors import (
     CiarError,
     InternalError,
@@ -33,7 +32,7 @@ from ciar.shared.errors import (
     TimedOut,
     trailing_metadata,
 )
-from ciar.shared.types import CloudFrame, DeviceFrame, Draft, Finish, Limits, Open, Summary, TreeDraft, Verdict, Written
+from ciar.shared.types import CloudFrame, DeviceFrame, Draft, Finish, Limits, Open, Summary
 from ciar.v1 import service_pb2 as pb
 from ciar.v1 import service_pb2_grpc as pb_grpc
 
@@ -76,6 +75,7 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
         *,
         bundle: Path,
         manifest: Manifest,
+        manifest_json: str,
         limits: Limits,
         admission: Admission,
         engine: Engine,
@@ -85,6 +85,7 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
         session_timeout_s: float,
     ) -> None:
         self._bundle, self._manifest, self._limits = bundle, manifest, limits
+        self._manifest_json = manifest_json
         self._admission, self._engine, self._version = admission, engine, version
         self._make_session = make_session
         self._idle_timeout_s, self._session_timeout_s = idle_timeout_s, session_timeout_s
@@ -94,7 +95,7 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
         self, _request: pb.GetModelInfoRequest, _context: grpc.aio.ServicerContext
     ) -> pb.GetModelInfoResponse:
         return pb.GetModelInfoResponse(
-            manifest_json=(self._bundle / MANIFEST).read_text(encoding="utf-8"),
+            manifest_json=self._manifest_json,
             server_version=self._version,
             limits=codec.encode_limits(self._limits),
         )
@@ -112,21 +113,6 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
 
     @domain_errors
     async def Generate(  # noqa: N802
-        self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
-    ) -> None:
-        admitted = self._admission.admit_generate(
-            request.prompt, codec.decode_sampling(request.sampling), codec.to_tokens(request.resume_tokens)
-        )
-        async with self._session(admitted, context) as replies:
-            end = admitted.history.end
-            while end < self._manifest.num_tokens:
-                written = await _next(replies)
-                assert isinstance(written, Written)
-                await context.write(codec.encode_written(written))
-                end = written.start + len(written.tokens)
-
-    @domain_errors
-    async def Collaborate(  # noqa: N802
         self, _requests: Any, context: grpc.aio.ServicerContext
     ) -> None:
         conversation = _Conversation()
@@ -138,10 +124,9 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
         except TimeoutError as exc:
             raise self._silence() from exc
         if not isinstance(opening, Open):
-            raise ProtocolError("frame: a session begins with open")
-        admitted = self._admission.admit_open(opening)
-        async with self._session(admitted, context) as replies:
-            conversation.received(opening)
+            raise ProtocolError("frame: a stream begins with open")
+        admitted = self._admission.admit(opening)
+        async with self._session(admitted, conversation, context) as replies:
             tasks = [
                 asyncio.create_task(self._forward(admitted, conversation, replies, context)),
                 asyncio.create_task(self._end_when_silent(conversation, replies)),
@@ -167,18 +152,12 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
             while True:
                 frame = await self._read(context, conversation)
                 if isinstance(frame, Open):
-                    raise ProtocolError("frame: a second open; a session has one")
+                    raise ProtocolError("frame: a second open; a stream has one")
                 if isinstance(frame, Draft):
-                    self._admission.check_draft(frame.block)
-                if isinstance(frame, TreeDraft):
-                    self._admission.check_tree(frame)
+                    self._admission.check_draft(frame)
+                    self._check_in_flight(frame, conversation)
                 if isinstance(frame, Finish):
                     await self._expect_end(context, conversation)
-                conversation.received(frame)
-                if conversation.num_owed > self._limits.max_in_flight + 3:  # opened, prefix and summary besides
-                    raise ProtocolError(
-                        f"draft: more than {self._limits.max_in_flight} unanswered drafts; read verdicts"
-                    )
                 self._engine.submit(admitted.session_id, frame)
                 if isinstance(frame, Finish):
                     return
@@ -192,6 +171,12 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
             logger.exception("unforeseen error while reading", extra={"session": admitted.session_id})
             replies.put_nowait(InternalError("unforeseen error; see the server's log"))
 
+    def _check_in_flight(self, draft: Draft, conversation: _Conversation) -> None:
+        most = self._limits.max_in_flight
+        conversation.submitted_seq = draft.seq
+        if draft.seq > conversation.applied_seq + most:
+            raise ProtocolError(f"draft.seq: more than {most} drafts unanswered; wait for verdicts")
+
     async def _read(self, context: grpc.aio.ServicerContext, conversation: _Conversation) -> DeviceFrame:
         """The device's next frame. Raises EOFError at the end of the stream."""
         try:
@@ -201,7 +186,7 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
         conversation.heard()
         if request is grpc.aio.EOF:
             raise EOFError
-        return codec.decode_device_frame(request, self._manifest.feature_dim)
+        return codec.decode_device_frame(request)
 
     async def _end_when_silent(self, conversation: _Conversation, replies: Replies) -> None:
         """End the conversation when the device has owed a frame for too long: one timer for all of its frames."""
@@ -210,7 +195,7 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
         replies.put_nowait(self._silence())
 
     def _silence(self) -> TimedOut:
-        return TimedOut(f"no frame for {self._idle_timeout_s:g} s; open a new session, with what is decided as history")
+        return TimedOut(f"no frame for {self._idle_timeout_s:g} s; open a new stream, with what is final as history")
 
     async def _expect_end(self, context: grpc.aio.ServicerContext, conversation: _Conversation) -> None:
         """Wait for the device's end of stream, the only thing that may follow finish."""
@@ -218,23 +203,27 @@ class CiarServicer(pb_grpc.CiarServiceServicer):
             await self._read(context, conversation)
         except EOFError:
             return
-        raise ProtocolError("frame: nothing may follow finish; end the stream, and open a new session for more")
+        raise ProtocolError("frame: nothing may follow finish; end the stream, and open a new one for more")
 
     @asynccontextmanager
-    async def _session(self, admitted: Admitted, context: grpc.aio.ServicerContext) -> AsyncIterator[Replies]:
+    async def _session(
+        self, admitted: Admitted, conversation: _Conversation, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[Replies]:
         """A session of the engine for as long as the block runs, whatever ends it."""
-        log = {"session": admitted.session_id, "collaborative": admitted.collaborative}
+        log = {"session": admitted.session_id, "verify": admitted.verify.name.lower()}
         slot = self._admission.acquire_slot()
         loop = asyncio.get_running_loop()
         replies: Replies = asyncio.Queue()
-        logger.info("opened", extra={**log, "slot": slot, "history_tokens": admitted.history.end})
+        logger.info("opened", extra={**log, "slot": slot, "history_tokens": len(admitted.history)})
         started = loop.time()
+
+        def make(slot: int, reply: Reply) -> PassSession:
+            conversation.session = self._make_session(admitted, slot, reply)
+            return conversation.session
+
         try:
             self._engine.open(
-                admitted.session_id,
-                slot,
-                lambda frame: loop.call_soon_threadsafe(replies.put_nowait, frame),
-                partial(self._make_session, admitted),
+                admitted.session_id, slot, lambda frame: loop.call_soon_threadsafe(replies.put_nowait, frame), make
             )
             try:
                 async with asyncio.timeout(self._session_timeout_s):
@@ -251,28 +240,31 @@ class _Conversation:
     """Who owes whom a frame, and for how long the device has owed one."""
 
     def __init__(self) -> None:
-        self._owed_by_cloud = 0
         self._last_frame_at = monotonic()
+        self.session: PassSession | None = None
+        self.submitted_seq = 0
         self.over = False
 
     @property
-    def num_owed(self) -> int:
-        """Frames that the cloud has yet to send."""
-        return self._owed_by_cloud
+    def waits_for_device(self) -> bool:
+        """Whether the cloud has nothing to do before another frame comes."""
+        session = self.session
+        return session is not None and session.applied_seq >= self.submitted_seq and not session.has_work
+
+    @property
+    def applied_seq(self) -> int:
+        """The last Draft that the engine has taken in."""
+        return 0 if self.session is None else self.session.applied_seq
 
     @property
     def silence_s(self) -> float:
-        """Seconds since the last frame either way; none pass while the cloud owes one."""
-        return 0.0 if self._owed_by_cloud else monotonic() - self._last_frame_at
+        """Seconds since the last frame either way; none pass while the cloud has work."""
+        return monotonic() - self._last_frame_at if self.waits_for_device else 0.0
 
     def heard(self) -> None:
         self._last_frame_at = monotonic()
 
-    def received(self, frame: DeviceFrame) -> None:
-        self._owed_by_cloud += 2 if isinstance(frame, Open) else 1  # opened and prefix
-
     def sent(self, frame: CloudFrame) -> None:
-        self._owed_by_cloud -= not (isinstance(frame, Verdict) and frame.partial)
         self._last_frame_at = monotonic()
         self.over = isinstance(frame, Summary)
 

@@ -1,13 +1,18 @@
 """One picture in the making, as the cloud sees it: bookkeeping in plain Python, without torch and without gRPC.
 
-In: an admitted request, the device's frames, logits of finished passes. Out: what the next pass should compute
-(a Segment), and frames for the device. A session that only writes (the cloud alone) and one that answers drafts differ
-in how far they write. Owned by the engine's thread.
+In: an admitted request, the device's drafts, logits of finished passes. Out: what the next pass should compute (a
+Segment), and frames for the device.
+
+    0 ─── verified ─── verified_end ─── drafted ─── drafted_end ─── the cloud's own guesses ─── T
+
+A pass samples every position of its window anew. Up to and with the first sample that differs from its guess they are
+verified; behind it, every position takes the sample as its new guess. Where everything is verified the cloud goes on
+past `drafted_end` with guesses of its own: a picture without any draft, the prefix of a collaboration, and drafts that
+are first guesses are one code path. Owned by the engine's thread.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
@@ -16,15 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ciar.cloud_server.batch import Segment
-from ciar.cloud_server.pass_cost import DEFAULT_ROW_COST
+from ciar.cloud_server.window import MAX_REFRESHES, Origin, WindowPolicy
 from ciar.shared.errors import CiarError, InvalidRequest, ProtocolError
-from ciar.shared.tree import follow
+from ciar.shared.sampling import NEAR_TIE_TOLERANCE, Noise, sample_rows
 from ciar.shared.types import (
-    COUPLED,
-    Acceptance,
-    Block,
     CloudFrame,
-    Correction,
     Cost,
     Draft,
     Finish,
@@ -32,14 +33,23 @@ from ciar.shared.types import (
     Opened,
     Sampling,
     Summary,
-    TreeDraft,
+    Tokens,
     Verdict,
-    Written,
+    Verify,
 )
-from ciar.shared.verification import Nearest, Rule, make_rule, verify, walk
+from ciar.shared.verification import count_verified
 
 Reply = Callable[[CloudFrame | CiarError], None]
 """Where a session's frames go; called from the engine's thread. An error ends the session."""
+
+WAIT_ROW_COST = 0.1
+"""Where a row costs less, in parts of a pass without rows, going on behind a rejection is always right (ours)."""
+
+WAIT_SHARE = 0.3
+"""Above that cost, waiting for the device is right if its answer comes within this part of a pass (ours)."""
+
+MAX_ROWS_A_TOKEN = 8
+"""Rows that a picture with marked tokens may take, in multiples of T, before the cloud waits all the same."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,36 +60,12 @@ class Admitted:
     condition: NDArray[np.int64]
     """(C,) phrase ids."""
     sampling: Sampling
-    history: Block
-    """What is already decided, from position 0."""
-    write_until: int
-    """The cloud alone writes up to this position: m for a collaboration, T for a whole picture."""
-    chunk: int
-    """Number of tokens in one Written frame, at most."""
-    collaborative: bool
-    acceptance: Acceptance = COUPLED
-    """How asked tokens are judged."""
-    carry_on: bool = False
-    """Whether a correction leaves the drafts behind it standing; then the device begins epochs."""
-
-
-RuleOf = Callable[[Admitted], Rule]
-"""Which acceptance rule decides the tokens of a session."""
-
-
-def own_rule(admitted: Admitted, nearest: Nearest | None = None) -> Rule:
-    """The rule that the request asks for; nearest: distances between tokens, for a rule that needs them."""
-    return make_rule(admitted.acceptance, admitted.sampling, nearest)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
-    """A draft without its answer."""
-
-    draft: Draft
-    arrived_ns: int
-    asked: NDArray[np.int64]
-    """(w,) positions that it asks about, ascending."""
+    verify: Verify
+    num_prefix_tokens: int
+    max_window: int
+    """Most positions verified in one pass, ≥ 1."""
+    history: Tokens
+    """(h,) final tokens from position 0 on."""
 
 
 class Session:
@@ -92,351 +78,217 @@ class Session:
         reply: Reply,
         *,
         num_tokens: int,
-        feature_dim: int,
+        vocab_size: int,
+        chunk: int,
         limits: Limits,
-        rule_of: RuleOf = own_rule,
+        policy: WindowPolicy,
     ) -> None:
+        """chunk: verified tokens of one Verdict, at least, where the device does not wait for them."""
         self.id = admitted.session_id
-        self._admitted = admitted
-        self._slot = slot
-        self._limits = limits
-        self._reply = reply
-        self._rule = rule_of(admitted)
-        history = admitted.history
-        self._tokens = np.zeros(num_tokens, np.int64)
-        self._tokens[: history.end] = history.tokens
-        self._features = np.zeros((num_tokens, feature_dim), np.float32)
-        self._features[: history.end][history.featured] = history.features
-        self._known = history.end  # tokens that the session holds, decided or drafted
-        self._decided = history.end  # of these, the first so many are decided (carrying on: judged)
-        self._cached = 0  # input rows in the KV cache
-        self._epoch = 0
-        self._drafts: deque[_Waiting] = deque()
-        self._tree: tuple[TreeDraft, int] | None = None  # with its arrival (ns); there are no drafts beside a tree
-        self._unsent = Written(history.end, ())
-        self._unbilled = Cost()  # passes since the last verdict, where the cloud carries on
-        self._near_ties: tuple[int, ...] = ()  # the same
-        self._first = max(history.end, admitted.write_until)  # the first position that a draft may have
-        self._queued_since = perf_counter_ns()
-        self._summary = Summary(num_prefix_tokens=max(0, admitted.write_until - history.end))
-        self._finishing = False
         self.finished = False
-        if admitted.collaborative:
-            reply(Opened(self.id, tuple(admitted.condition.tolist())))
-        if not self._writing:
-            self._end_of_writing()
-
-    @property
-    def _writing(self) -> bool:
-        return self._known < self._admitted.write_until
-
-    # ---- from the device -------------------------------------------------------------------------------------------
-
-    def receive(self, frame: Draft | TreeDraft | Finish) -> None:
-        """Take a frame. Raises ProtocolError or InvalidRequest, which end this session and touch no other."""
-        if self.finished or self._finishing:
-            raise ProtocolError("frame: the session is finished; open a new one")
-        if self._writing:
-            raise ProtocolError("frame: wait for the prefix before sending drafts")
-        if isinstance(frame, Finish):
-            self._finishing = True
-            self._finish_if_answered()
-        elif frame.epoch < self._epoch:
-            self._answer_stale(frame)
-        elif isinstance(frame, TreeDraft):
-            self._check_tree(frame)
-            self._tree = frame, perf_counter_ns()
-        else:
-            self._check(frame)
-            if frame.epoch > self._epoch:
-                self._begin_epoch(frame.block.start)
-            block = frame.block
-            self._drafts.append(_Waiting(frame, perf_counter_ns(), block.start + block.asked.nonzero()[0]))
-            self._append(block)
-
-    def _finish_if_answered(self) -> None:
-        """The summary, once the device wants no more and every draft has its verdict."""
-        if self._finishing and not self._drafts and self._tree is None:
-            self.finished = True
-            self._reply(self._summary)
-
-    def _check(self, draft: Draft) -> None:
-        block, num_tokens, carry_on = draft.block, len(self._tokens), self._admitted.carry_on
-        if draft.epoch > self._epoch + carry_on:
-            raise ProtocolError(f"draft.epoch: {draft.epoch} has not begun; the session is in epoch {self._epoch}")
-        begins = draft.epoch > self._epoch
-        if begins and not self._first <= block.start <= self._known:
-            raise InvalidRequest(f"draft.block.start: {block.start}; epochs begin in [{self._first}, {self._known}]")
-        if not begins and block.start != self._known:
-            raise InvalidRequest(f"draft.block.start: {block.start}, but the next token of this epoch is {self._known}")
-        if not 0 < len(block.tokens) <= self._limits.max_block_tokens:
-            raise InvalidRequest(
-                f"draft.block.tokens: {len(block.tokens)} tokens; send 1 to {self._limits.max_block_tokens}"
-            )
-        if block.end > num_tokens:
-            raise InvalidRequest(f"draft.block.tokens: they end at {block.end}, past the picture's {num_tokens}")
-        if not block.asked[-1]:
-            raise InvalidRequest("draft.block.asked_mask: the last token of a draft must be asked about")
-        if (block.laws is not None) != self._admitted.acceptance.needs_laws:
-            wanted = "needs the law of every asked token" if block.laws is None else "needs none; leave them out"
-            raise InvalidRequest(f"draft.block.laws: the rule {self._admitted.acceptance} {wanted}")
-        if carry_on and block.featured.any():
-            raise InvalidRequest("draft.block.featured_mask: a session that carries on takes no features; send none")
-        if self._tree is not None:
-            raise ProtocolError("draft: a tree is unanswered; wait for its verdict")
-        if not begins and len(self._drafts) >= self._limits.max_in_flight:
-            raise ProtocolError(f"draft: more than {self._limits.max_in_flight} unanswered drafts")
-
-    def _check_tree(self, tree: TreeDraft) -> None:
-        if tree.epoch > self._epoch:
-            raise ProtocolError(f"tree.epoch: {tree.epoch} has not begun; the session is in epoch {self._epoch}")
-        if self._drafts or self._tree is not None:
-            raise ProtocolError("tree: another draft is unanswered; wait for its verdict")
-        if self._admitted.acceptance != COUPLED:
-            raise InvalidRequest(f"tree: the rule {self._admitted.acceptance} judges no trees; open with none")
-        if self._admitted.carry_on:
-            raise InvalidRequest("tree: a session that carries on has none; open without carry_on")
-        if tree.start != self._known:
-            raise InvalidRequest(f"tree.start: {tree.start}, but the next token of this epoch is {self._known}")
-        most = min(self._limits.max_block_tokens, len(self._tokens) - self._known)
-        if not 0 < len(tree.tokens) <= most:
-            raise InvalidRequest(f"tree.tokens: {len(tree.tokens)} nodes; send 1 to {most}")
-
-    def _append(self, block: Block) -> None:
-        span = slice(block.start, block.end)
-        self._tokens[span] = block.tokens
-        features = self._features[span]
-        features[:] = 0
-        features[block.featured] = block.features
-        self._known = block.end
-
-    def _begin_epoch(self, start: int) -> None:
-        """The device takes back what it had sent from `start` on."""
-        while self._drafts:
-            self._answer_stale(self._drafts.popleft().draft)
-        self._known = start
-        self._decided = min(self._decided, start)
-        last_row = len(self._admitted.condition) + start - 1  # it predicts the token at `start`: it is wanted again
-        self._cached = min(self._cached, last_row) if start else 0
-        self._epoch += 1
-
-    def _answer_stale(self, draft: Draft | TreeDraft) -> None:
-        self._summary = replace(
-            self._summary,
-            num_drafts=self._summary.num_drafts + 1,
-            num_stale_drafts=self._summary.num_stale_drafts + 1,
-        )
-        self._reply(Verdict(draft.epoch, self._decided, stale=True))
-
-    # ---- to and from the engine ------------------------------------------------------------------------------------
+        self._admitted, self._slot, self._reply = admitted, slot, reply
+        self._chunk, self._limits, self._policy = chunk, limits, policy
+        self._noise = Noise(admitted.sampling.seed, vocab_size)
+        start = len(admitted.history)
+        self._tokens = np.zeros(num_tokens, np.int64)  # (T,)
+        self._tokens[:start] = admitted.history
+        self._verified_end = start
+        self._drafted_end = start
+        self._guessed_end = start
+        """Every token before this position has a guess, if nothing better."""
+        verifies_all = admitted.verify is Verify.ALL
+        self._own_end = num_tokens if verifies_all else max(start, admitted.num_prefix_tokens)
+        """Before this position everything is verified, and the cloud goes on by itself."""
+        self._to_verify = np.arange(num_tokens) < self._own_end  # (T,)
+        self._origins = np.full(num_tokens, Origin.NEIGHBOUR, np.int8)
+        self._refreshes = np.zeros(num_tokens, np.int8)
+        self._cached_end = 0  # input rows in the KV cache
+        self._origin = Origin.NEIGHBOUR
+        self.applied_seq = 0
+        self._num_seen = 0
+        self._waits_for = 0  # the device has seen so many Verdicts
+        self._unsent: list[int] = []
+        self._near_ties: list[int] = []
+        self._cost = Cost()  # since the last Verdict
+        self._ready_ns = perf_counter_ns()
+        self._verdicts_ns: list[int] = []  # when each was sent
+        self._answer_ns: int | None = None  # shortest time until a Draft counted one
+        self._pass_ns = self._ended_ns = 0  # of the last pass
+        self._summary = Summary()
+        reply(Opened(self.id, tuple(admitted.condition.tolist())))
 
     @property
     def has_work(self) -> bool:
-        """Whether `next_segment` would return one."""
-        return not self.finished and (self._writing or bool(self._drafts) or self._tree is not None)
+        """Whether there is anything to verify now."""
+        return not self.finished and self._num_seen >= self._waits_for and self._verified_end < self._end
 
-    def next_segment(self, row_cost: float = DEFAULT_ROW_COST) -> Segment:
-        """What the next pass should compute: one more token of the cloud's own, a tree, or the drafts that wait.
+    @property
+    def _end(self) -> int:
+        """Positions before it can be verified."""
+        return max(self._drafted_end, self._own_end)
 
-        row_cost: what a row more costs, over what a pass costs whatever its rows.
-        """
-        if self._tree is not None:
-            return self._tree_segment(self._tree[0])
-        if self._writing:
-            wanted = np.array([self._known])
+    # ---- from the device -------------------------------------------------------------------------------------------
+
+    def receive(self, frame: Draft | Finish, arrived_ns: int) -> None:
+        """Take a frame; arrived_ns: when it came. Raises ProtocolError and InvalidRequest, which end this session."""
+        if self.finished:
+            raise ProtocolError("frame: the picture is finished; open a new stream")
+        if isinstance(frame, Finish):
+            self.finished = True
+            self._reply(replace(self._summary, cost=self._summary.cost + self._cost))
+            return
+        if not self.has_work:
+            self._ready_ns = arrived_ns
+        self._check(frame)
+        self.applied_seq = frame.seq
+        if frame.num_verdicts > self._num_seen:
+            answer_ns = arrived_ns - self._verdicts_ns[frame.num_verdicts - 1]
+            self._answer_ns = min(answer_ns, self._answer_ns or answer_ns)
+        self._num_seen = frame.num_verdicts
+        self._summary = replace(self._summary, num_drafts=self._summary.num_drafts + 1)
+        if self._admitted.verify is Verify.ALL:
+            self._take_guesses(frame)
         else:
-            wanted = np.concatenate([waiting.asked for waiting in self._drafts])
-            if self._admitted.carry_on:
-                wanted = self._worth_judging(wanted[wanted >= self._decided], row_cost)
-        return self._segment(int(wanted[-1]), wanted)
+            self._take_draft(frame)
 
-    def _segment(self, end: int, wanted: NDArray[np.int64]) -> Segment:
-        """All rows that are not in the cache, up to that of the token before `end`."""
-        first = max(0, self._cached - len(self._admitted.condition))
-        features = self._features[first:end]
+    def _check(self, draft: Draft) -> None:
+        if draft.seq != self.applied_seq + 1:
+            raise ProtocolError(f"draft.seq: {draft.seq} after {self.applied_seq}; count by one")
+        if draft.num_verdicts > len(self._verdicts_ns):
+            raise ProtocolError(f"draft.num_verdicts: {draft.num_verdicts}; {len(self._verdicts_ns)} were sent")
+        verifies_all = self._admitted.verify is Verify.ALL
+        first = 0 if verifies_all else self._own_end
+        if not verifies_all and self._verified_end < self._own_end:
+            raise ProtocolError("draft: wait for the prefix before sending drafts")
+        last = max(first, self._drafted_end, self._verified_end if verifies_all else 0)
+        if not first <= draft.start <= last:
+            raise InvalidRequest(f"draft.start: {draft.start}; it must be in [{first}, {last}]")
+        if draft.end > len(self._tokens):
+            raise InvalidRequest(f"draft.tokens: they end at {draft.end}, past the picture's {len(self._tokens)}")
+
+    def _take_guesses(self, draft: Draft) -> None:
+        """Use drafted tokens as first guesses where nothing is verified, and nothing was refreshed."""
+        start = max(draft.start, self._verified_end)
+        span = slice(start, max(start, draft.end))
+        better = self._refreshes[span] == 0
+        self._tokens[span][better] = draft.tokens[span.start - draft.start :][better]
+        self._origins[span][better] = Origin.DRAFT
+        self._origin = Origin.DRAFT
+        self._drafted_end = max(self._drafted_end, draft.end)
+        self._guessed_end = max(self._guessed_end, draft.end)
+
+    def _take_draft(self, draft: Draft) -> None:
+        """Put the draft in the place of all that is held from its start on."""
+        if draft.start < self._drafted_end:
+            self._summary = replace(self._summary, num_forks=self._summary.num_forks + 1)
+        span = slice(draft.start, draft.end)
+        self._tokens[span] = draft.tokens
+        self._to_verify[span] = draft.to_verify
+        self._origins[span] = self._origin = Origin.DRAFT
+        self._refreshes[span] = 0
+        self._drafted_end = self._guessed_end = draft.end
+        self._verified_end = min(self._verified_end, draft.start)
+        self._cached_end = min(self._cached_end, len(self._admitted.condition) + draft.start)
+        self._pass_unmarked()
+
+    # ---- for the engine --------------------------------------------------------------------------------------------
+
+    def next_segment(self, row_cost: float) -> Segment:
+        """What the next pass shall compute for this session: as many positions as are worth their rows."""
+        wanted = self._window(row_cost)
+        num_condition = len(self._admitted.condition)
+        start = min(self._cached_end, num_condition + int(wanted[0]) - 1)
+        if start < num_condition:
+            start = 0  # position 0 is predicted by the last row of the conditioning
+        self._waits = self._admitted.verify is Verify.MARKED and self._should_wait(row_cost)
         return Segment(
             slot=self._slot,
             guidance=self._admitted.sampling.guidance,
             condition=self._admitted.condition,
-            start=self._cached,
-            tokens=self._tokens[first:end],
-            features=features if features.any() else None,
+            start=start,
+            tokens=self._tokens[max(0, start - num_condition) : wanted[-1]].copy(),
+            features=None,
             wanted=wanted,
         )
 
-    def _tree_segment(self, tree: TreeDraft) -> Segment:
-        """What is missing before the tree, and the tree's nodes behind it, in the rows of the positions that follow."""
-        num_nodes = len(tree.tokens)
-        trunk = self._segment(tree.start, np.arange(tree.start, tree.start + num_nodes + 1))
-        features = trunk.features
-        if features is not None:
-            features = np.pad(features, ((0, num_nodes), (0, 0)))
-        return replace(
-            trunk, tokens=np.concatenate([trunk.tokens, tree.tokens]), features=features, parents=tree.parents
-        )
+    def _window(self, row_cost: float) -> NDArray[np.int64]:
+        """The next positions to be verified (n,), n ≥ 1; each has a guess."""
+        first, end = self._verified_end, self._end
+        rows_per_position = 1.0
+        if self._verified_end >= self._own_end:
+            rows_per_position = max(1.0, (end - first) / max(1, int(self._to_verify[first:end].sum())))
+        most = min(self._admitted.max_window, self._policy.choose(self._origin, row_cost, rows_per_position))
+        wanted = first + np.flatnonzero(self._to_verify[first:end])[:most]
+        last = int(wanted[-1])
+        if self._guessed_end <= last:  # the cloud's own first guess: the neighbour on the left
+            self._tokens[self._guessed_end : last + 1] = self._tokens[self._guessed_end - 1] if self._guessed_end else 0
+            self._guessed_end = last + 1
+        return wanted
+
+    def _should_wait(self, row_cost: float) -> bool:
+        """Whether to wait for the device behind a rejection, which may change what it decided there."""
+        num_rows = self._summary.cost.num_rows + self._cost.num_rows
+        if num_rows > MAX_ROWS_A_TOKEN * len(self._tokens):
+            return True
+        return row_cost >= WAIT_ROW_COST and (self._answer_ns or self._pass_ns) < WAIT_SHARE * self._pass_ns
 
     def absorb(self, segment: Segment, logits: NDArray[np.float32], started_ns: int, forward_ns: int) -> None:
-        """Take the logits (w, V) of the wanted positions and answer what they decide."""
-        self._cached = segment.end
-        if self._tree is not None:
-            self._walk(*self._tree, logits, started_ns, forward_ns)
-        elif self._writing:
-            self._write(logits[0], Cost(forward_ns, started_ns - self._queued_since, 1))
-        elif self._admitted.carry_on:
-            self._judge_and_carry_on(segment, logits, started_ns, forward_ns)
-        else:
-            self._judge(segment, logits, started_ns, forward_ns)
-
-    def _write(self, logits: NDArray[np.float32], cost: Cost) -> None:
-        position = self._known
-        own = self._rule(logits, position, -1)
-        self._tokens[position] = own.token
-        self._known = self._decided = position + 1
-        unsent = self._unsent
-        self._unsent = Written(
-            unsent.start,
-            (*unsent.tokens, own.token),
-            (*unsent.near_ties, position) if own.is_near_tie else unsent.near_ties,
-            unsent.cost + cost,
-        )
-        self._queued_since = perf_counter_ns()
-        if len(self._unsent.tokens) == self._admitted.chunk or not self._writing:
-            self._end_of_writing()
-
-    def _end_of_writing(self) -> None:
-        """Send what has been written."""
-        self._summary = replace(self._summary, cost=self._summary.cost + self._unsent.cost)
-        self._reply(self._unsent)
-        self._unsent = Written(self._known, ())
-        if not self._writing and not self._admitted.collaborative:
-            self.finished = True
-
-    def _judge(self, segment: Segment, logits: NDArray[np.float32], started_ns: int, forward_ns: int) -> None:
-        """Answer the drafts that were in the pass, in order; a correction makes the later ones stale."""
-        row = dict(zip(segment.wanted.tolist(), logits, strict=True))  # position -> (V,)
-        num_passes = 1  # one pass however many drafts it answers
-        while self._drafts:
-            waiting = self._drafts.popleft()
-            draft, block = waiting.draft, waiting.draft.block
-            if draft.epoch < self._epoch:
-                self._answer_stale(draft)
-                continue
-            cost = Cost(forward_ns * num_passes, max(0, started_ns - waiting.arrived_ns), num_passes)
-            num_passes = 0
-            asked = waiting.asked.tolist()
-            outcome = verify(self._rule, row.__getitem__, asked, self._tokens.item, device_logits_of(block))
-            correction = None
-            if outcome.corrected_at is not None and outcome.token is not None:
-                correction = self._correct(outcome.corrected_at, outcome.token)
-            self._decided = self._known if correction else block.end
-            self._reply(Verdict(draft.epoch, self._decided, correction, near_ties=outcome.near_ties, cost=cost))
-            # The device waits for the verdict, and for the account only at the end.
-            self._summary = replace(
-                self._summary,
-                cost=self._summary.cost + cost,
-                num_drafts=self._summary.num_drafts + 1,
-                num_asked=self._summary.num_asked + len(asked),
-                num_corrections=self._summary.num_corrections + (correction is not None),
-            )
-        self._finish_if_answered()
-
-    def _worth_judging(self, questions: NDArray[np.int64], row_cost: float) -> NDArray[np.int64]:
-        """The first of these positions (n,): those that a pass had better take up at once (ours).
-
-        With one more question, if all before it are confirmed, a pass is saved; else the rows up to it are for nothing,
-        since they come again behind the correction.
-        """
-        confirmed_share = (self._summary.num_asked - self._summary.num_corrections + 1) / (self._summary.num_asked + 2)
-        survival = confirmed_share ** np.arange(1, len(questions))  # (n − 1,) that all before a question are confirmed
-        worth = survival > (1 - survival) * row_cost * np.diff(questions)
-        return questions[: 1 + int(np.logical_and.accumulate(worth).sum())]
-
-    def _judge_and_carry_on(
-        self, segment: Segment, logits: NDArray[np.float32], started_ns: int, forward_ns: int
-    ) -> None:
-        """Answer the questions of the pass up to the first correction; the next pass goes on behind it."""
-        row = dict(zip(segment.wanted.tolist(), logits, strict=True))  # position -> (V,)
-        waited_ns = started_ns - max(self._drafts[0].arrived_ns, self._queued_since)
-        self._unbilled += Cost(forward_ns, max(0, waited_ns), 1)
-        while self._drafts:
-            draft, block = self._drafts[0].draft, self._drafts[0].draft.block
-            asked = [position for position in self._drafts[0].asked.tolist() if position in row]
-            if not asked:
-                break
-            outcome = verify(self._rule, row.__getitem__, asked, self._tokens.item)
-            correction = None
-            if outcome.corrected_at is not None and outcome.token is not None:
-                correction = self._correct(outcome.corrected_at, outcome.token)
-            self._decided = 1 + (asked[-1] if correction is None else correction.position)
-            self._near_ties += outcome.near_ties
-            answered = self._decided == block.end
-            if answered:
-                self._drafts.popleft()
-            if answered or correction is not None:
-                self._send_part(Verdict(draft.epoch, self._decided, correction, partial=not answered))
-            self._summary = replace(
-                self._summary,
-                num_drafts=self._summary.num_drafts + answered,
-                num_asked=self._summary.num_asked + sum(position < self._decided for position in asked),
-                num_corrections=self._summary.num_corrections + (correction is not None),
-            )
-            if correction is not None or not answered:
-                break
-        self._queued_since = perf_counter_ns()
-        self._finish_if_answered()
-
-    def _send_part(self, verdict: Verdict) -> None:
-        """A verdict, with all that has come up since the last one."""
-        self._summary = replace(self._summary, cost=self._summary.cost + self._unbilled)
-        self._reply(replace(verdict, near_ties=self._near_ties, cost=self._unbilled))
-        self._unbilled, self._near_ties = Cost(), ()
-
-    def _walk(
-        self, tree: TreeDraft, arrived_ns: int, logits: NDArray[np.float32], started_ns: int, forward_ns: int
-    ) -> None:
-        """Answer a tree with the cloud's own tokens; the rows of those that were nodes are computed anew next time."""
-        self._tree = None
-        found = walk(self._rule, lambda node: logits[node + 1], tree, len(self._tokens))
-        end = tree.start + len(found.tokens)
-        self._tokens[tree.start : end] = found.tokens
-        self._features[tree.start : end] = 0
-        self._known = self._decided = end
-        self._cached = len(self._admitted.condition) + tree.start
-        self._epoch += 1
-        _, missed = follow(found.tokens, tree.tokens.tolist(), tree.parents.tolist())
-        cost = Cost(forward_ns, max(0, started_ns - arrived_ns), 1)
+        """Take the logits (w, V) of the wanted positions: sample, verify, refresh, and tell the device."""
+        wanted = segment.wanted
+        samples, leads = sample_rows(logits, wanted.tolist(), self._admitted.sampling, self._noise)
+        guesses = self._tokens[wanted]
+        num_verified = count_verified(samples, guesses)
+        verified, rejected = wanted[:num_verified], samples[num_verified - 1] != guesses[num_verified - 1]
+        held = np.ones(num_verified, np.bool_)
+        held[-1] = not rejected
+        self._policy.observe(self._origins[verified], self._refreshes[verified], held)
+        self._tokens[wanted] = samples
+        refreshed = self._refreshes[wanted[num_verified:]] + 1
+        self._refreshes[wanted[num_verified:]] = np.minimum(refreshed, MAX_REFRESHES)
+        last = int(verified[-1])
+        self._cached_end = len(self._admitted.condition) + last if rejected else segment.end
+        self._near_ties += verified[leads[:num_verified] < NEAR_TIE_TOLERANCE].tolist()
+        self._pass_ns, self._ended_ns = forward_ns, started_ns + forward_ns
+        self._cost += Cost(forward_ns, max(0, started_ns - self._ready_ns), 1, segment.num_rows)
         self._summary = replace(
             self._summary,
-            cost=self._summary.cost + cost,
-            num_drafts=self._summary.num_drafts + 1,
-            num_asked=self._summary.num_asked + len(tree.tokens),
-            num_corrections=self._summary.num_corrections + missed,
+            num_verified=self._summary.num_verified + num_verified,
+            num_rejections=self._summary.num_rejections + bool(rejected),
         )
-        correction = Correction(tree.start, found.tokens, self._epoch)
-        self._reply(Verdict(tree.epoch, end, correction, near_ties=found.near_ties, cost=cost))
-        self._finish_if_answered()
+        generates = last < self._own_end
+        self._verified_end = last + 1
+        self._pass_unmarked()
+        if generates:
+            self._send_generated(samples[:num_verified].tolist())
+        else:
+            self._send(int(wanted[0]), samples.tolist(), num_verified, waiting=self._waits and bool(rejected))
+        self._ready_ns = self._ended_ns
 
-    def _correct(self, position: int, token: int) -> Correction:
-        """Put the cloud's token in the place of the drafted one.
+    def _pass_unmarked(self) -> None:
+        """Move `verified_end` over drafted tokens that the device decides."""
+        rest = self._to_verify[self._verified_end : self._end]
+        marked = int(rest.argmax()) if rest.any() else len(rest)
+        self._verified_end += marked
 
-        What is behind it is void and a new epoch begins; where the cloud carries on, it stands.
-        """
-        self._tokens[position] = token
-        self._cached = min(self._cached, len(self._admitted.condition) + position)
-        if not self._admitted.carry_on:
-            self._known = position + 1
-            self._epoch += 1
-        return Correction(position, (token,), self._epoch)
+    def _send_generated(self, tokens: list[int]) -> None:
+        """Send verified tokens where nobody waits for each: in chunks, and when the cloud's part ends."""
+        self._unsent += tokens
+        if len(self._unsent) >= self._chunk or self._verified_end >= self._own_end:
+            start = min(self._verified_end, self._own_end) - len(self._unsent)
+            unsent, self._unsent = self._unsent, []
+            self._send(start, unsent, len(unsent), waiting=False)
+
+    def _send(self, start: int, tokens: list[int], num_verified: int, *, waiting: bool) -> None:
+        """A Verdict, with all that has come up since the last one."""
+        self._summary = replace(self._summary, cost=self._summary.cost + self._cost)
+        self._verdicts_ns.append(self._ended_ns)
+        if waiting:
+            self._waits_for = len(self._verdicts_ns)
+        near_ties, cost = tuple(self._near_ties), self._cost
+        self._near_ties, self._cost = [], Cost()
+        self._reply(Verdict(self.applied_seq, start, tuple(tokens), num_verified, near_ties, cost, waiting))
 
     def fail(self, error: CiarError) -> None:
         """End the session with an error."""
         self.finished = True
         self._reply(error)
-
-
-def device_logits_of(block: Block) -> Callable[[int], NDArray[np.float32]] | None:
-    """The device's logits (V,) at an asked position of the block; None if they were not sent."""
-    if (laws := block.laws) is None:
-        return None
-    row = {int(position): index for index, position in enumerate(block.start + np.flatnonzero(block.asked))}
-    return lambda position: laws[row[position]].astype(np.float32)

@@ -31,8 +31,9 @@ class Settings(BaseSettings):
     """Pictures in the making at a time; each holds a KV-cache slot. More get RESOURCE_EXHAUSTED."""
     max_pass_rows: int = Field(default=2048, ge=1)
     """Input rows of one pass before further sessions wait for the next."""
-    max_block_tokens: int = Field(default=64, ge=1)
-    max_in_flight: int = Field(default=16, ge=1)
+    max_window: int = Field(default=64, ge=1, le=4096)
+    """Most positions that one pass verifies for one picture."""
+    max_in_flight: int = Field(default=64, ge=1)
     max_prompt_bytes: int = Field(default=1024, ge=1)
     max_message_bytes: int = Field(default=1 << 20, ge=1024)
     idle_timeout_s: float = Field(default=30, gt=0)
@@ -49,4 +50,4 @@ class Settings(BaseSettings):
     @property
     def limits(self) -> Limits:
         """What the device is told."""
-        return Limits(self.max_block_tokens, self.max_in_flight, int(self.idle_timeout_s * 1000), self.max_prompt_bytes)
+        return Limits(self.max_window, self.max_in_flight, int(self.idle_timeout_s * 1000), self.max_prompt_bytes)

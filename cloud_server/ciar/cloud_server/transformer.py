@@ -253,7 +253,7 @@ class Transformer(nn.Module):
         """Teacher-forced logits of tokens 0 … n.
 
         condition: int64 (B, C); tokens: int64 (B, n), n < T + 1; features: float (B, n, r) or None.
-        Returns float32 (B, n + 1, V): entry t is the law of token t given the tokens before it.
+        Returns float32 (B, n + 1, V): entry t is the distribution of token t given the tokens before it.
         """
         batch = len(tokens)
         prefix = self.embed_prefix(condition)  # (B, C, d)

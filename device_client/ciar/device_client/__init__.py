@@ -1,4 +1,4 @@
-"""The device's half of CIAR: drafts tokens, decides the sure ones, asks a cloud about the others.
+"""The device's half of CIAR: drafts tokens, decides the sure ones, has a cloud verify the others.
 
 from ciar.device_client import Client
 
@@ -13,14 +13,15 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from ciar.device_client.client import Client, Progress
 from ciar.device_client.gates import (
-    AlwaysAsk,
     CalibratedThreshold,
     CertifiedBudget,
     FixedThreshold,
     Gate,
-    NeverAsk,
+    NearbyThreshold,
     RunningQuantile,
     Scores,
+    VerifyAll,
+    VerifyNone,
     make_gate,
 )
 from ciar.device_client.heatmap import heatmap
@@ -41,7 +42,6 @@ from ciar.shared.errors import (
 )
 
 __all__ = [
-    "AlwaysAsk",
     "Busy",
     "CalibratedThreshold",
     "CertifiedBudget",
@@ -55,7 +55,7 @@ __all__ = [
     "InvalidRequest",
     "LocalServer",
     "Mode",
-    "NeverAsk",
+    "NearbyThreshold",
     "NotFound",
     "PairMismatch",
     "Progress",
@@ -70,6 +70,8 @@ __all__ = [
     "Traffic",
     "Transport",
     "Unavailable",
+    "VerifyAll",
+    "VerifyNone",
     "heatmap",
     "make_gate",
 ]

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
 
-from ciar.device_client.client import DEFAULT_DEPTH, DEFAULT_MAX_AHEAD, Client, Info, Progress
+from ciar.device_client.client import DEFAULT_MAX_AHEAD, Client, Info, Progress
 from ciar.device_client.heatmap import heatmap
 from ciar.device_client.local_server import LocalServer
 from ciar.device_client.result import Result
@@ -52,7 +52,7 @@ Default = "default: the pair's own"
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw, such as 'red filled heart on cream'.")],
+    prompt: Annotated[str, typer.Argument(help="What to show, such as 'red filled heart on cream'.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Image file to write.")] = Path("picture.png"),
     seed: Annotated[int, typer.Option(help="One seed, one picture.")] = 0,
     mode: Annotated[str, typer.Option(help="ciar, lossless, cloud or device.")] = "ciar",
@@ -61,21 +61,22 @@ def generate(
     gate: Annotated[
         str | None,
         typer.Option(
-            help=f"calibrated:SHARE, quantile:SHARE, threshold:U, certified:BUDGET, always or never; {Default}."
+            help="calibrated:SHARE, nearby:SHARE:NEAR, quantile:SHARE, threshold:U, certified:BUDGET, always or never; "
+            f"{Default}."
         ),
     ] = None,
-    depth: Annotated[int, typer.Option(help="Most questions that wait for an answer.")] = DEFAULT_DEPTH,
+    max_window: Annotated[
+        int,
+        typer.Option(help="Most positions verified in a cloud pass; 1: one pass a token, 0: the server's choice."),
+    ] = 0,
     max_ahead: Annotated[int, typer.Option(help="Most tokens drafted past the final ones.")] = DEFAULT_MAX_AHEAD,
     prefix_rate: Annotated[
-        float | None, typer.Option(help=f"Share of tokens that the cloud writes first; {Default}.")
+        float | None, typer.Option(help=f"Share of tokens that the cloud generates first; {Default}.")
     ] = None,
     guidance: Annotated[float | None, typer.Option(help=f"Classifier-free guidance, 1 is none; {Default}.")] = None,
     temperature: Annotated[float | None, typer.Option(help=f"0 is greedy; {Default}.")] = None,
     top_k: Annotated[int | None, typer.Option(help=f"0 keeps all; {Default}.")] = None,
     top_p: Annotated[float | None, typer.Option(help=f"1 keeps all; {Default}.")] = None,
-    send_features: Annotated[
-        bool, typer.Option("--send-features", help="Tell the cloud how sure the device was of its own tokens (paper).")
-    ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds for the whole picture.")] = 60.0,
     heatmap_file: Annotated[
         Path | None, typer.Option("--heatmap", help="Image file for who decided each token.")
@@ -83,7 +84,7 @@ def generate(
     scale: Annotated[int, typer.Option(min=1, max=64, help="Enlarge the saved picture, without smoothing.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print all about the picture as one JSON line.")] = False,
 ) -> None:
-    """Draw a picture.
+    """Generate a picture.
 
     Exit codes: 1 other error, 2 bad request, 3 server busy, 4 timed out, 5 no server, 6 device and server do not fit.
     """
@@ -97,14 +98,13 @@ def generate(
             seed=seed,
             mode=mode,
             gate=gate,
-            depth=depth,
+            max_window=max_window,
             max_ahead=max_ahead,
             prefix_rate=prefix_rate,
             guidance=guidance,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            send_features=send_features,
             timeout_s=timeout,
             on_progress=stack.enter_context(_progress_bar(prompt)),
         )
@@ -151,7 +151,7 @@ def _describe(manifest: Manifest, known: Info | None, vocabulary: CaptionVocabul
     if known is not None:
         yield f"server    {known.server_version}"
         yield (
-            f"limits    {known.limits.max_block_tokens} tokens a block, {known.limits.max_in_flight} drafts in flight, "
+            f"limits    {known.limits.max_window} positions a pass, {known.limits.max_in_flight} drafts in flight, "
             f"{known.limits.idle_timeout_ms} ms idle, {known.limits.max_prompt_bytes} bytes of prompt"
         )
     if vocabulary is not None:

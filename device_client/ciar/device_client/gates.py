@@ -1,8 +1,8 @@
-"""Gates: which drafted tokens the device decides alone, and which it asks the cloud about.
+"""Gates: which drafted tokens the device decides alone, and which the cloud has to verify.
 
-In: a position and the drafter's scores of it, in raster order. Out: ask, or not. A gate knows neither tokens nor
-network: its answers are a pure function of the scores it has seen at the positions before (after a rollback: that still
-stand), so a picture depends on its seed and never on timing.
+In: a position and the drafter's scores of it, in raster order. Out: verify, or not. A gate knows neither tokens nor
+network: its decisions are a pure function of the scores it has seen at the positions before (after a rollback: that
+still stand), so a picture depends on its seed and never on timing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PRIOR_WEIGHT = 32
 
 
 class Scores(NamedTuple):
-    """What the drafter says of one token: its Inter-Head's scores (paper), and the law they are about."""
+    """What the drafter says of one token: its Inter-Head's scores (paper), and the distribution they are about."""
 
     ambiguity: float
     """Ω, total width of the probability interval."""
@@ -35,7 +35,7 @@ class Scores(NamedTuple):
     uncertainty: float
     """U = Ω · Σ."""
     center: NDArray[np.float32] | None = None
-    """(V,) logits of the guided law, for gates that judge by it; the drafter's own buffer, valid during `ask` only."""
+    """(V,) logits of the guided distribution, for gates that look at it; the drafter's own, valid during the call."""
 
 
 class Gate(Protocol):
@@ -46,7 +46,7 @@ class Gate(Protocol):
         """The gate as `make_gate` would read it."""
         ...
 
-    def ask(self, position: int, scores: Scores) -> bool:
+    def must_verify(self, position: int, scores: Scores) -> bool:
         """Whether the cloud shall verify the token drafted at `position`; positions ascend between rollbacks."""
         ...
 
@@ -55,24 +55,24 @@ class Gate(Protocol):
         ...
 
 
-class AlwaysAsk:
+class VerifyAll:
     """The closed gate: the cloud verifies every token, so the picture is the cloud's own (lossless)."""
 
     name = "always"
 
-    def ask(self, position: int, scores: Scores) -> bool:
+    def must_verify(self, position: int, scores: Scores) -> bool:
         return True
 
     def rollback(self, position: int) -> None:
         pass
 
 
-class NeverAsk:
+class VerifyNone:
     """The open gate: the device goes on alone."""
 
     name = "never"
 
-    def ask(self, position: int, scores: Scores) -> bool:
+    def must_verify(self, position: int, scores: Scores) -> bool:
         return False
 
     def rollback(self, position: int) -> None:
@@ -80,14 +80,14 @@ class NeverAsk:
 
 
 class FixedThreshold:
-    """Asks about tokens whose score is above a threshold (the paper's rule, with an absolute τ)."""
+    """Has tokens verified whose score is above a threshold (the paper's rule, with an absolute τ)."""
 
     def __init__(self, threshold: float, score: ScoreName = "uncertainty") -> None:
         self._threshold = threshold
         self._score = score
         self.name = _spec("threshold", threshold, score)
 
-    def ask(self, position: int, scores: Scores) -> bool:
+    def must_verify(self, position: int, scores: Scores) -> bool:
         return not _value(scores, self._score) <= self._threshold
 
     def rollback(self, position: int) -> None:
@@ -95,33 +95,67 @@ class FixedThreshold:
 
 
 class CalibratedThreshold:
-    """Asks about what is more uncertain than the given share of held-out tokens (ours).
+    """Has verified what is more uncertain than the given share of held-out tokens (ours).
 
-    A threshold for all pictures: an easy picture asks less than the share and a hard one more, where a running quantile
-    asks about the same share of each. The history does not matter, only the token's own score.
+    A threshold for all pictures: less than the share of an easy picture is verified and more of a hard one, where a
+    running quantile takes the same share of each. The history does not matter, only the token's own score.
     """
 
     def __init__(self, share: float, quantiles: Sequence[float], score: ScoreName = "uncertainty") -> None:
-        """share in [0, 1]: asked of all held-out tokens; quantiles: evenly spaced, 0 to 1, of the score on them."""
+        """share in [0, 1]: verified of all held-out tokens; quantiles: evenly spaced, 0 to 1, of the score on them."""
         self.name = _spec("calibrated", share, score)
         self.threshold = float(np.interp(1 - share, np.linspace(0, 1, len(quantiles)), quantiles))
-        """τ; share 0 never asks, share 1 always does."""
+        """τ; with share 0 nothing is verified, with share 1 everything."""
         if share in (0, 1):
             self.threshold = math.inf if share == 0 else -math.inf
         self._gate = FixedThreshold(self.threshold, score)
 
-    def ask(self, position: int, scores: Scores) -> bool:
-        return self._gate.ask(position, scores)
+    def must_verify(self, position: int, scores: Scores) -> bool:
+        return self._gate.must_verify(position, scores)
 
     def rollback(self, position: int) -> None:
         pass
 
 
+class NearbyThreshold:
+    """Has verified what is most uncertain, with less confidence beside what is verified (ours).
+
+    A local token behind a rejection that comes out differently costs a round trip (a fork), and it is the tokens beside
+    a verified one that depend on it. So a token whose left neighbour, or one of the three above, is verified has a
+    lower threshold. As in hysteresis, verified tokens form connected regions: contours, not speckles.
+    """
+
+    def __init__(self, share: float, near_share: float, quantiles: Sequence[float], grid_width: int) -> None:
+        """share, near_share in [0, 1]: of all held-out tokens, above the threshold and above the lower one; quantiles:
+        evenly spaced, 0 to 1, of U on them; grid_width: tokens in a row."""
+        self.name = f"nearby:{share:g}:{near_share:g}"
+        self._threshold = CalibratedThreshold(share, quantiles).threshold
+        self._near_threshold = CalibratedThreshold(max(share, near_share), quantiles).threshold
+        self._width = grid_width
+        self._verified: list[bool] = []
+
+    def must_verify(self, position: int, scores: Scores) -> bool:
+        del self._verified[position:]
+        self._verified += [False] * (position - len(self._verified))  # what the cloud generated first
+        near = position % self._width > 0 and self._verified[position - 1]
+        if not near and position >= self._width:
+            above = position - self._width
+            left = above - (above % self._width > 0)
+            right = above + (above % self._width < self._width - 1)
+            near = any(self._verified[left : right + 1])
+        to_verify = not _value(scores, "uncertainty") <= (self._near_threshold if near else self._threshold)
+        self._verified.append(to_verify)
+        return to_verify
+
+    def rollback(self, position: int) -> None:
+        del self._verified[position:]
+
+
 class RunningQuantile:
-    """Asks about the given share of most uncertain tokens, among those seen so far (our reading of "dynamic").
+    """Has verified the given share of the most uncertain tokens, among those seen so far (our reading of "dynamic").
 
     The held-out quantiles of the score are the first observations, so the first tokens are judged sensibly too. A token
-    that ties with others counts as the most uncertain of them: a score that cannot tell tokens apart asks about all.
+    that ties with others counts as the most uncertain of them: a score that cannot tell tokens apart has all verified.
     """
 
     def __init__(self, share: float, prior_quantiles: Sequence[float], score: ScoreName = "uncertainty") -> None:
@@ -134,7 +168,7 @@ class RunningQuantile:
         self._seen: list[tuple[int, float]] = []
         self.name = _spec("quantile", share, score)
 
-    def ask(self, position: int, scores: Scores) -> bool:
+    def must_verify(self, position: int, scores: Scores) -> bool:
         value = _value(scores, self._score)
         bisect.insort(self._sorted, value)
         self._seen.append((position, value))
@@ -150,9 +184,9 @@ class RunningQuantile:
 class CertifiedBudget:
     """Spends at most ε on Σ Ω/2 over the tokens decided alone (ours).
 
-    If the cloud's law lies inside a token's interval, deciding it alone costs at most Ω/2 of total variation, so the
-    picture's law differs from the cloud's by at most ε. What may be spent grows evenly over the picture; what is not
-    spent stays available.
+    If the cloud's distribution lies inside a token's interval, deciding it alone costs at most Ω/2 of total variation,
+    so the picture's distribution differs from the cloud's by at most ε. What may be spent grows evenly over the
+    picture; what is not spent stays available.
     """
 
     def __init__(self, budget: float, num_tokens: int) -> None:
@@ -167,7 +201,7 @@ class CertifiedBudget:
         """Σ Ω/2 of the tokens decided alone so far."""
         return self._spent_after[-1][1] if self._spent_after else 0.0
 
-    def ask(self, position: int, scores: Scores) -> bool:
+    def must_verify(self, position: int, scores: Scores) -> bool:
         total = self.spent + scores.ambiguity / 2
         allowance = self._budget * min(1.0, (position + 1) / self._num_tokens)
         if not total <= allowance:
@@ -180,40 +214,10 @@ class CertifiedBudget:
             self._spent_after.pop()
 
 
-class LocalRunLimit:
-    """Another gate, made to ask at the latest after `max_run` tokens decided alone in a row.
-
-    A question and the local tokens before it travel in one block, whose length the server limits. Being a gate, the
-    limit is a function of the history as well.
-    """
-
-    def __init__(self, gate: Gate, max_run: int) -> None:
-        self._gate = gate
-        self._max_run = max_run
-        self._runs: list[tuple[int, int]] = []  # (position, local tokens in a row up to and with it)
-        self.name = gate.name
-
-    def ask(self, position: int, scores: Scores) -> bool:
-        last_position, last_run = self._runs[-1] if self._runs else (-1, 0)
-        run = last_run if last_position == position - 1 else 0
-        asked = self._gate.ask(position, scores) or run >= self._max_run
-        self._runs.append((position, 0 if asked else run + 1))
-        return asked
-
-    def rollback(self, position: int) -> None:
-        self._gate.rollback(position)
-        while self._runs and self._runs[-1][0] >= position:
-            self._runs.pop()
-
-
-def bounded(gate: Gate, max_block_tokens: int) -> Gate:
-    """The gate, asking often enough for blocks of this length; one that never asks sends no blocks at all."""
-    return gate if isinstance(gate, NeverAsk) else LocalRunLimit(gate, max_block_tokens - 1)
-
-
 def make_gate(spec: str, manifest: Manifest) -> Gate:
-    """A gate from its name: "calibrated:0.2", "quantile:0.2", "threshold:0.3", "certified:12", "always" or "never".
+    """A gate from its name.
 
+    "calibrated:0.2", "nearby:0.2:0.8", "quantile:0.2", "threshold:0.3", "certified:12", "always" or "never".
     "calibrated" and "quantile" alone take the pair's measured share; with ":ambiguity" at the end, as in
     "quantile:0.2:ambiguity" or "threshold:3:ambiguity", they look at Ω instead of U. "paper" is "quantile", our reading
     of the paper's dynamic threshold. Raises InvalidRequest that says what is wrong.
@@ -234,9 +238,16 @@ def _make_quantile(arguments: list[str], manifest: Manifest) -> Gate:
     return RunningQuantile(*_share_of("quantile", arguments, manifest))
 
 
+def _make_nearby(arguments: list[str], manifest: Manifest) -> Gate:
+    _at_most("nearby", arguments, 2)
+    share = _number("nearby", arguments, default=manifest.defaults.verify_share, low=0, high=1)
+    near_share = _number("nearby", arguments[1:], default=min(1.0, 4 * share), low=0, high=1)
+    return NearbyThreshold(share, near_share, manifest.uncertainty_quantiles, manifest.grid_width)
+
+
 def _share_of(kind: str, arguments: list[str], manifest: Manifest) -> tuple[float, Sequence[float], ScoreName]:
     """Share, held-out quantiles of the score, and the score."""
-    share = _number(kind, arguments, default=manifest.defaults.ask_share, low=0, high=1)
+    share = _number(kind, arguments, default=manifest.defaults.verify_share, low=0, high=1)
     score = _score_name(kind, arguments)
     return share, manifest.uncertainty_quantiles if score == "uncertainty" else manifest.ambiguity_quantiles, score
 
@@ -253,16 +264,17 @@ def _make_certified(arguments: list[str], manifest: Manifest) -> Gate:
 
 def _make_always(arguments: list[str], manifest: Manifest) -> Gate:
     _at_most("always", arguments, 0)
-    return AlwaysAsk()
+    return VerifyAll()
 
 
 def _make_never(arguments: list[str], manifest: Manifest) -> Gate:
     _at_most("never", arguments, 0)
-    return NeverAsk()
+    return VerifyNone()
 
 
 _MAKERS: dict[str, Callable[[list[str], Manifest], Gate]] = {
     "calibrated": _make_calibrated,
+    "nearby": _make_nearby,
     "quantile": _make_quantile,
     "paper": _make_quantile,
     "threshold": _make_threshold,
@@ -280,7 +292,7 @@ def _number(kind: str, arguments: list[str], *, default: float | None, low: floa
     try:
         value = float(arguments[0])
     except ValueError:
-        raise InvalidRequest(f"gate: {arguments[0]!r} in '{kind}:{arguments[0]}' is not a number") from None
+        raise InvalidRequest(f"gate: {arguments[0]!r} of {kind} is not a number") from None
     if not (low <= value <= high and math.isfinite(value)):
         span = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"finite and at least {low:g}"
         raise InvalidRequest(f"gate: the number of {kind} must be {span} (got {arguments[0]})")

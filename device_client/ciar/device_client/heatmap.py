@@ -8,8 +8,8 @@ from ciar.device_client.result import Decision, Result
 
 COLOURS: dict[Decision, tuple[int, int, int]] = {
     Decision.LOCAL: (0x56, 0xB4, 0xE9),
-    Decision.CONFIRMED: (0xF0, 0xE4, 0x42),
-    Decision.CORRECTED: (0xD5, 0x5E, 0x00),
+    Decision.ACCEPTED: (0xF0, 0xE4, 0x42),
+    Decision.RESAMPLED: (0xD5, 0x5E, 0x00),
     Decision.PREFIX: (0x99, 0x99, 0x99),
     Decision.CLOUD: (0x66, 0x66, 0x66),
 }
@@ -17,8 +17,8 @@ COLOURS: dict[Decision, tuple[int, int, int]] = {
 
 LABELS = {
     Decision.LOCAL: "device alone",
-    Decision.CONFIRMED: "asked, confirmed",
-    Decision.CORRECTED: "asked, corrected",
+    Decision.ACCEPTED: "verified, accepted",
+    Decision.RESAMPLED: "verified, resampled",
     Decision.PREFIX: "cloud's prefix",
     Decision.CLOUD: "cloud alone",
 }

@@ -19,12 +19,11 @@ class Mode(StrEnum):
     CIAR = "ciar"
     """A gate decides which tokens the cloud verifies."""
     LOSSLESS = "lossless"
-    """The cloud verifies every token: its own picture, in fewer passes. Under the rule "classic" it is not its own any
-    more, but of its law; under LANTERN neither."""
+    """The cloud verifies every token, the device's drafts are its first guesses: the cloud's own picture."""
     CLOUD = "cloud"
-    """The cloud draws alone: the baseline."""
+    """The cloud alone, with guesses of its own: the same picture."""
     DEVICE = "device"
-    """The cloud writes the prefix, the device all the rest."""
+    """The cloud generates the prefix, the device all the rest."""
 
 
 class Decision(StrEnum):
@@ -34,12 +33,12 @@ class Decision(StrEnum):
     """The cloud, before the device began."""
     LOCAL = "local"
     """The device alone."""
-    CONFIRMED = "confirmed"
-    """The device drafted it, the cloud would have drawn the same."""
-    CORRECTED = "corrected"
-    """The cloud, in place of the device's draft."""
+    ACCEPTED = "accepted"
+    """The cloud verified it, and sampled what the device had drafted."""
+    RESAMPLED = "resampled"
+    """The cloud verified it, and sampled another token than the device had drafted."""
     CLOUD = "cloud"
-    """The cloud, drawing alone."""
+    """The cloud, without a draft."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +46,16 @@ class Traffic:
     """What crossed the network for one picture."""
 
     num_requests: int = 0
-    """Questions sent: drafts, stale ones too; in cloud mode the one request."""
-    num_asked: int = 0
-    """Tokens asked about, those of stale drafts too."""
-    num_corrections: int = 0
+    """Drafts sent; in cloud mode the one request."""
+    num_verdicts: int = 0
+    num_sent_to_verify: int = 0
+    """Tokens sent to be verified, those of discarded drafts too."""
+    num_forks: int = 0
+    """Drafts that replaced what the cloud held."""
     num_discarded: int = 0
-    """Tokens drafted and dropped, because a correction or a lost connection came before them."""
+    """Tokens sent and replaced, by a fork or after a lost connection."""
     num_resumptions: int = 0
-    """Times the session was taken up again after a failure."""
+    """Times the picture was taken up again after a failure."""
     bytes_up: int = 0
     """Serialized messages, without HTTP/2 and TLS."""
     bytes_down: int = 0
@@ -72,13 +73,13 @@ class Timings:
     waiting_s: float = 0.0
     """Blocked on network and cloud, in all."""
     drafting_s: float = 0.0
-    """Drafter and drawing."""
+    """Drafter, sampling and gate."""
     decoding_s: float = 0.0
     """Tokens to pixels."""
 
     @property
     def other_s(self) -> float:
-        """Gate, bookkeeping, encoding of messages."""
+        """Bookkeeping, encoding of messages."""
         return max(0.0, self.total_s - self.setup_s - self.waiting_s - self.drafting_s - self.decoding_s)
 
 
@@ -102,8 +103,6 @@ class Result:
     mode: Mode
     gate: str
     """The gate that was used, as `make_gate` reads it."""
-    acceptance: str = "coupled"
-    """The rule by which the cloud judged what it was asked about; "none" if nothing could be."""
     traffic: Traffic = field(default_factory=Traffic)
     timings: Timings = field(default_factory=Timings)
     cost: Cost = field(default_factory=Cost)
@@ -111,7 +110,7 @@ class Result:
 
     @property
     def cloud_share(self) -> float:
-        """Share of the tokens that the cloud drew or verified, the prefix included."""
+        """Share of the tokens that the cloud generated or verified, the prefix included."""
         return 1 - self.decisions.count(Decision.LOCAL) / len(self.decisions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,7 +118,6 @@ class Result:
         return {
             "mode": self.mode.value,
             "gate": self.gate,
-            "acceptance": self.acceptance,
             "seed": self.seed,
             "tokens": list(self.tokens),
             "decisions": [decision.value for decision in self.decisions],

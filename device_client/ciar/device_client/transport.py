@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -16,7 +16,7 @@ import grpc
 
 from ciar.shared import codec
 from ciar.shared.errors import ERROR_KEY, CiarError, InvalidRequest, ProtocolError, Unavailable, from_status
-from ciar.shared.types import CloudFrame, DeviceFrame, Finish, Limits, Sampling, Written
+from ciar.shared.types import CloudFrame, DeviceFrame, Finish, Limits
 from ciar.v1 import service_pb2 as pb
 from ciar.v1 import service_pb2_grpc as pb_grpc
 
@@ -24,7 +24,7 @@ MAX_MESSAGE_BYTES = 4 * 2**20
 
 
 class Session(Protocol):
-    """One collaborative stream."""
+    """The stream of one picture."""
 
     bytes_up: int
     """Serialized messages sent so far."""
@@ -54,14 +54,8 @@ class Transport(Protocol):
         """A device file of the bundle, in chunks."""
         ...
 
-    def generate(
-        self, prompt: str, sampling: Sampling, resume_tokens: Sequence[int], timeout_s: float
-    ) -> Iterator[tuple[Written, int]]:
-        """A picture by the cloud alone, in parts with their serialized sizes."""
-        ...
-
-    def collaborate(self, timeout_s: float) -> Session:
-        """Open a stream that lives at most `timeout_s`."""
+    def generate(self, timeout_s: float) -> Session:
+        """Begin a picture's stream, which lives at most `timeout_s`."""
         ...
 
     def close(self) -> None:
@@ -107,21 +101,7 @@ class GrpcTransport:
             for message in self._stub.GetArtifact(pb.GetArtifactRequest(name=name), timeout=timeout_s):
                 yield message.data
 
-    def generate(
-        self, prompt: str, sampling: Sampling, resume_tokens: Sequence[int], timeout_s: float
-    ) -> Iterator[tuple[Written, int]]:
-        request = pb.GenerateRequest(
-            prompt=prompt, sampling=codec.encode_sampling(sampling), resume_tokens=resume_tokens
-        )
-        call = self._stub.Generate(request, timeout=timeout_s)
-        try:
-            with _domain_errors():
-                for message in call:
-                    yield codec.decode_written(message), message.ByteSize()
-        finally:
-            call.cancel()
-
-    def collaborate(self, timeout_s: float) -> Session:
+    def generate(self, timeout_s: float) -> Session:
         return GrpcSession(self._stub, timeout_s)
 
     def close(self) -> None:
@@ -129,15 +109,15 @@ class GrpcTransport:
 
 
 class GrpcSession:
-    """A Collaborate stream: gRPC's thread takes requests from one queue, a reader thread fills the other."""
+    """A Generate stream: gRPC's thread takes requests from one queue, a reader thread fills the other."""
 
     def __init__(self, stub: pb_grpc.CiarServiceStub, timeout_s: float) -> None:
         self.bytes_up = 0
         self.bytes_down = 0
-        self._requests: queue.SimpleQueue[pb.CollaborateRequest | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[pb.GenerateRequest | None] = queue.SimpleQueue()
         self._frames: queue.SimpleQueue[CloudFrame | CiarError] = queue.SimpleQueue()
         self._finished = False
-        self._call = stub.Collaborate(iter(self._requests.get, None), timeout=timeout_s)
+        self._call = stub.Generate(iter(self._requests.get, None), timeout=timeout_s)
         threading.Thread(target=self._read, name="ciar-session-reader", daemon=True).start()
 
     def send(self, frame: DeviceFrame) -> None:
@@ -175,7 +155,7 @@ class GrpcSession:
             self._requests.put(None)
 
 
-def _decode(message: pb.CollaborateResponse) -> CloudFrame:
+def _decode(message: pb.GenerateResponse) -> CloudFrame:
     try:
         return codec.decode_cloud_frame(message)
     except InvalidRequest as exc:

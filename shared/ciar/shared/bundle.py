@@ -41,8 +41,8 @@ class Defaults(BaseModel):
     prefix_rate: float = Field(default=0.06, ge=0, le=1)
     """ρ: share of the tokens that the cloud writes first."""
     gate: str = "quantile"
-    ask_share: float = Field(default=0.3, ge=0, le=1)
-    """Share of the drafted tokens that the quantile gate asks about."""
+    verify_share: float = Field(default=0.3, ge=0, le=1)
+    """Share of the drafted tokens that is verified, of held-out captions."""
 
 
 class Manifest(BaseModel):
@@ -102,6 +102,11 @@ def sha256_of(path: Path) -> str:
     """Lower-case hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(manifest_json: str) -> str:
+    """A bundle's digest: lower-case hex SHA-256 of its manifest, which holds those of all files."""
+    return hashlib.sha256(manifest_json.encode()).hexdigest()
 
 
 def parse_manifest(text: str, source: str) -> Manifest:

@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
 _BENCH, _MEASURE = "ciar-cloud[bench]", "ciar-cloud[bench,train]"
 
 COMMANDS = {
-    "generate": ("ciar.device_client.cli:generate", "ciar[cli]", "Draw a picture from a prompt."),
+    "generate": ("ciar.device_client.cli:generate", "ciar[cli]", "Generate a picture from a prompt."),
     "info": ("ciar.device_client.cli:info", "ciar[cli]", "Show what a server or a bundle offers."),
     "serve": ("ciar.cloud_server.cli:serve", "ciar-cloud", "Serve a bundle's cloud model over gRPC."),
     "health": ("ciar.cloud_server.cli:health", "ciar-cloud", "Ask a server for its health (for containers)."),
@@ -83,7 +83,7 @@ app = typer.Typer(cls=LazyGroup, add_completion=False, rich_markup_mode=None, no
 
 @app.callback()
 def _root() -> None:
-    """CIAR: draw pictures with an autoregressive model split between a cloud and a device."""
+    """CIAR: generate pictures with an autoregressive model split between a cloud and a device."""
 
 
 def main() -> None:

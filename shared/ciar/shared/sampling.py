@@ -1,15 +1,18 @@
-"""The coupled sampler: device and cloud draw token t with the same noise, so that equal laws give equal tokens.
+"""The coupled sampler: device and cloud sample token t with the same noise, so that equal distributions give equal
+tokens.
 
 In: logits, and (seed, position). Out: a token, and by how much it won. Gumbel-max sampling with common random numbers
-(the Gumbel coupling of Daliri et al., arXiv 2408.07978): two laws p and q pick the same token with probability at
-least (1 − TV) / (1 + TV). The noise comes from a counter-based generator, addressed by (seed, position) and by
+(the Gumbel coupling of Daliri et al., arXiv 2408.07978): two distributions p and q pick the same token with probability
+at least (1 − TV) / (1 + TV). The noise comes from a counter-based generator, addressed by (seed, position) and by
 nothing else, so neither batching, order nor restarts can change it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
@@ -23,14 +26,14 @@ NEAR_TIE_TOLERANCE = 1e-3
 """A lead smaller than this (log-probability units) may be turned by floating-point noise between batch shapes."""
 
 MIN_TEMPERATURE = 1e-5
-"""Floor of the divisor, as in LlamaGen; temperature 0 itself is greedy and draws no noise."""
+"""Floor of the divisor, as in LlamaGen; temperature 0 itself is greedy and needs no noise."""
 
 MAX_KEPT_VALUES = 2**20
 """Of the noise of one picture: 4 MiB, 2048 positions at V = 512 and 64 at V = 16 384."""
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class Sample:
     """A token and its lead over the runner-up, in units of log-probability over temperature."""
 
     token: int
@@ -46,7 +49,7 @@ def gumbel(seed: int, position: int, vocab_size: int, stream: int = 0) -> Logits
 
     Philox-4x64 keyed by (seed, position); raw words only, whose stream numpy guarantees not to change. 32 random
     bits a value, small side first, so the upper tail (which decides an arg-max) has full float32 resolution.
-    stream: 0 is the noise that tokens are drawn with; others are independent of it and of each other.
+    stream: 0 is the noise that tokens are sampled with; others are independent of it and of each other.
     """
     words = _words(seed, position, stream, (vocab_size + 1) // 2)
     u = (words.view(np.uint32)[:vocab_size].astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-32)
@@ -78,7 +81,7 @@ class _Key(ISeedSequence):
 
 
 class Noise:
-    """The noise of one picture, kept for what is drawn again: the rows last asked for, of `MAX_KEPT_VALUES` in all."""
+    """The noise of one picture, kept for what is sampled again: the rows last used, of `MAX_KEPT_VALUES` in all."""
 
     def __init__(self, seed: int, vocab_size: int) -> None:
         self._num_kept = max(1, MAX_KEPT_VALUES // vocab_size)
@@ -87,6 +90,10 @@ class Noise:
     def at(self, position: int) -> Logits:
         """gumbel(seed, position): (V,), to be read only."""
         return self._row(position)
+
+    def rows(self, positions: Iterable[int]) -> Logits:
+        """The noise of several positions: (n, V)."""
+        return np.stack([self._row(position) for position in positions])
 
     def prepare(self, start: int, end: int) -> None:
         """Compute the rows of [start, end) now, as many as can be kept."""
@@ -135,8 +142,8 @@ def perturbed(logits: Logits, position: int, sampling: Sampling, noise: Noise | 
     return scores
 
 
-def draw(logits: Logits, position: int, sampling: Sampling, noise: Noise | None = None) -> Draw:
-    """Draw the token of a position: arg-max of filtered logits / temperature + gumbel(seed, position).
+def sample(logits: Logits, position: int, sampling: Sampling, noise: Noise | None = None) -> Sample:
+    """Sample the token of a position: arg-max of filtered logits / temperature + gumbel(seed, position).
 
     logits: float32 (V,), finite; noise: the seed's, if it is kept. A lead tells nothing of a near tie at the *cut* of
     top-k or top-p.
@@ -144,17 +151,36 @@ def draw(logits: Logits, position: int, sampling: Sampling, noise: Noise | None 
     return strongest(perturbed(logits, position, sampling, noise))
 
 
-def strongest(scores: Logits) -> Draw:
+def strongest(scores: Logits) -> Sample:
     """The arg-max of scores (V,), which it spoils, and its lead."""
     token = int(scores.argmax())
     best = float(scores[token])
     scores[token] = -np.inf
     lead = best - float(scores[scores.argmax()])  # a third of the time of max()
-    return Draw(token, lead)
+    return Sample(token, lead)
 
 
-def sample(
-    logits: Logits, *, seed: int, position: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
-) -> int:
-    """The token of `draw`, with the sampling values spelled out."""
-    return draw(logits, position, Sampling(seed=seed, temperature=temperature, top_k=top_k, top_p=top_p)).token
+class Samples(NamedTuple):
+    """The tokens of several positions."""
+
+    tokens: NDArray[np.int64]
+    """(n,)"""
+    leads: Logits
+    """(n,) as `Sample.lead`."""
+
+
+def sample_rows(logits: Logits, positions: Sequence[int], sampling: Sampling, noise: Noise) -> Samples:
+    """`sample` for logits (n, V) at n positions at once: the same tokens, whatever n is; leads in float32."""
+    if sampling.temperature == 0:
+        scores = np.array(logits, np.float32)
+    else:
+        scores = logits / np.float32(max(sampling.temperature, MIN_TEMPERATURE))  # (n, V)
+        if 0 < sampling.top_k < scores.shape[1] or sampling.top_p < 1:
+            for row in range(len(scores)):
+                scores[row] = keep_likely(scores[row], sampling.top_k, sampling.top_p)
+        scores += noise.rows(positions)
+    every = np.arange(len(scores))
+    tokens = scores.argmax(1)
+    best = scores[every, tokens]
+    scores[every, tokens] = -np.inf
+    return Samples(tokens, best - scores[every, scores.argmax(1)])

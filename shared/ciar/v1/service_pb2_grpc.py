@@ -44,15 +44,10 @@ class CiarServiceStub(object):
                 request_serializer=ciar_dot_v1_dot_service__pb2.GetArtifactRequest.SerializeToString,
                 response_deserializer=ciar_dot_v1_dot_service__pb2.GetArtifactResponse.FromString,
                 _registered_method=True)
-        self.Generate = channel.unary_stream(
+        self.Generate = channel.stream_stream(
                 '/ciar.v1.CiarService/Generate',
                 request_serializer=ciar_dot_v1_dot_service__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=ciar_dot_v1_dot_service__pb2.GenerateResponse.FromString,
-                _registered_method=True)
-        self.Collaborate = channel.stream_stream(
-                '/ciar.v1.CiarService/Collaborate',
-                request_serializer=ciar_dot_v1_dot_service__pb2.CollaborateRequest.SerializeToString,
-                response_deserializer=ciar_dot_v1_dot_service__pb2.CollaborateResponse.FromString,
                 _registered_method=True)
 
 
@@ -73,16 +68,10 @@ class CiarServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Generate(self, request, context):
-        """The cloud alone writes the whole picture: the baseline, and the service of a device without a drafter.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Collaborate(self, request_iterator, context):
-        """The collaborative session. Device: Open, any number of Draft or TreeDraft, Finish, end of stream. Cloud: Opened,
-        Prefix, a Verdict for every Draft in order, Summary. Anything else ends the stream with FAILED_PRECONDITION.
+    def Generate(self, request_iterator, context):
+        """One picture. Device: Open, any number of Drafts, Finish, end of stream. Cloud: Opened, Verdicts, and after Finish a
+        Summary. Anything else ends the stream with FAILED_PRECONDITION. The stream's deadline is the picture's; a cancelled
+        stream stops the cloud's work on it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,15 +90,10 @@ def add_CiarServiceServicer_to_server(servicer, server):
                     request_deserializer=ciar_dot_v1_dot_service__pb2.GetArtifactRequest.FromString,
                     response_serializer=ciar_dot_v1_dot_service__pb2.GetArtifactResponse.SerializeToString,
             ),
-            'Generate': grpc.unary_stream_rpc_method_handler(
+            'Generate': grpc.stream_stream_rpc_method_handler(
                     servicer.Generate,
                     request_deserializer=ciar_dot_v1_dot_service__pb2.GenerateRequest.FromString,
                     response_serializer=ciar_dot_v1_dot_service__pb2.GenerateResponse.SerializeToString,
-            ),
-            'Collaborate': grpc.stream_stream_rpc_method_handler(
-                    servicer.Collaborate,
-                    request_deserializer=ciar_dot_v1_dot_service__pb2.CollaborateRequest.FromString,
-                    response_serializer=ciar_dot_v1_dot_service__pb2.CollaborateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -177,34 +161,7 @@ class CiarService(object):
             _registered_method=True)
 
     @staticmethod
-    def Generate(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/ciar.v1.CiarService/Generate',
-            ciar_dot_v1_dot_service__pb2.GenerateRequest.SerializeToString,
-            ciar_dot_v1_dot_service__pb2.GenerateResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Collaborate(request_iterator,
+    def Generate(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -217,9 +174,9 @@ class CiarService(object):
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/ciar.v1.CiarService/Collaborate',
-            ciar_dot_v1_dot_service__pb2.CollaborateRequest.SerializeToString,
-            ciar_dot_v1_dot_service__pb2.CollaborateResponse.FromString,
+            '/ciar.v1.CiarService/Generate',
+            ciar_dot_v1_dot_service__pb2.GenerateRequest.SerializeToString,
+            ciar_dot_v1_dot_service__pb2.GenerateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,15 +10,14 @@ import onnxruntime as ort
 import pytest
 
 from ciar.benchmarks.evaluation.coverage import bounds_reader, covered_mass, mass_inside
-from ciar.benchmarks.evaluation.rollout import Play, law, roll_out
+from ciar.benchmarks.evaluation.rollout import Play, distribution, roll_out
 from ciar.cloud_server.settings import EMBEDDED_BUNDLE
 from ciar.shared.bundle import load_manifest
 from ciar.shared.errors import PairMismatch
 from ciar.shared.grid import neighbour_index
 from ciar.shared.intervals import ambiguity
 from tests.support.fake_pair import SAMPLING, fake_pair, three
-from tests.support.fake_runner import R, T, V
-from tests.support.fake_runner import law as fake_law
+from tests.support.fake_runner import R, T, V, logits_after
 
 
 def test_mass_counts_where_the_probability_is_inside() -> None:
@@ -34,7 +33,9 @@ def test_bounds_around_the_law_hold_all_of_it_and_bounds_beside_it_nothing() -> 
 
     def laws(tokens: np.ndarray) -> np.ndarray:
         features = np.zeros((T, R), np.float32)
-        return np.stack([law(fake_law(condition, tokens[:t], features[:t]), SAMPLING) for t in range(T)])  # (T, V)
+        return np.stack(
+            [distribution(logits_after(condition, tokens[:t], features[:t]), SAMPLING) for t in range(T)]
+        )  # (T, V)
 
     def around(tokens: np.ndarray, _condition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return laws(tokens) - 1e-6, laws(tokens) + 1e-6

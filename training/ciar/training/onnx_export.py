@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from ciar.training.drafter import GRAPH_INPUTS, GRAPH_OUTPUTS, Drafter, DrafterGraph, gather_neighbours
+from ciar.training.row_exact import quantize_rows_apart
 from ciar.training.tokenizer import VQTokenizer
 
 OPSET = 18
@@ -78,9 +80,10 @@ def export_decoder(tokenizer: VQTokenizer, path: Path) -> None:
 
 
 def quantize(source: Path, target: Path) -> None:
-    """Dynamic int8 weights for the matrices of a graph."""
+    """Int8 weights for the matrices of a graph, and a scale for each row of what they are multiplied with."""
     logging.getLogger().setLevel(logging.ERROR)  # the quantiser advises through the root logger
     quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=False)
+    onnx.save(quantize_rows_apart(onnx.load(target)), target)
 
 
 class DrafterSession:

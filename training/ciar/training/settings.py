@@ -113,7 +113,7 @@ class ExportConfig(BaseModel):
     temperature: float = Field(default=1.0, ge=0)
     prefix_rate: float = Field(default=0.06, ge=0, le=1)
     gate: str = "quantile"
-    ask_share: float = Field(default=0.2, ge=0, le=1)
+    verify_share: float = Field(default=0.2, ge=0, le=1)
     quantize: bool = True
     """Export the drafter with dynamic int8 weights."""
 

@@ -149,7 +149,7 @@ def _evaluate(
             "prompts": [picture.prompt for picture in pictures],
             "seeds": [picture.seed for picture in pictures],
             "gate": next(play.gate for play in chosen if play.name == CIAR),
-            "ask_share": manifest.defaults.ask_share,
+            "verify_share": manifest.defaults.verify_share,
             "num_prefix": own.num_prefix,
             "sampling": sampling.model_dump(mode="json", exclude={"seed"}),
             "environment": environment(),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ciar.benchmarks.evaluation.pictures import Picture
-from ciar.benchmarks.evaluation.rollout import Pair, Table, law
+from ciar.benchmarks.evaluation.rollout import Pair, Table, distribution
 from ciar.cloud_server.batch import Segment
 from ciar.device_client.drafter import NAME as DRAFTER
 from ciar.shared.bundle import Manifest
@@ -53,7 +53,7 @@ def covered_mass(
         condition = pair.vocabulary.encode(picture.prompt)
         segment = Segment(0, guidance, condition, 0, tokens[:-1], None, positions)
         (logits,) = pair.runner.extend([segment])  # (n, V)
-        p = np.stack([law(row, plain) for row in logits])
+        p = np.stack([distribution(row, plain) for row in logits])
         lower, upper = bounds_of(tokens, condition)
         shares.append(float(mass_inside(p, lower[positions], upper[positions]).mean()))
     return np.array(shares)

@@ -21,12 +21,12 @@ from ciar.benchmarks.gates import Doubt, entropy, margin, max_probability, outsi
 from ciar.cloud_server.batch import Segment
 from ciar.cloud_server.runner import ModelRunner, load_transformer
 from ciar.device_client.drafter import NAME as DRAFTER
-from ciar.device_client.drafter import Drafter, Drafts, Proposal
-from ciar.device_client.gates import Gate, bounded, make_gate
+from ciar.device_client.drafter import Drafter, Drafts
+from ciar.device_client.gates import Gate, Scores, make_gate
 from ciar.shared.bundle import Manifest, load_manifest
 from ciar.shared.conditioning import CaptionVocabulary
-from ciar.shared.sampling import MIN_TEMPERATURE, draw, keep_likely
-from ciar.shared.types import Limits, Sampling
+from ciar.shared.sampling import MIN_TEMPERATURE, keep_likely, sample
+from ciar.shared.types import Sampling
 from ciar.shared.verification import total_variation
 
 Logits = NDArray[np.float32]
@@ -67,8 +67,8 @@ def plays(manifest: Manifest, gate: str | None = None) -> tuple[Play, ...]:
     )
 
 
-def law(logits: Logits, sampling: Sampling) -> NDArray[np.float64]:
-    """The law (V,) that `draw` draws from, as probabilities; logits (V,)."""
+def distribution(logits: Logits, sampling: Sampling) -> NDArray[np.float64]:
+    """The distribution (V,) that `sample` samples from, as probabilities; logits (V,)."""
     if sampling.temperature == 0:
         weights = np.zeros(logits.size)
         weights[logits.argmax()] = 1.0
@@ -200,7 +200,7 @@ class _Lane:
         self._features = np.zeros((manifest.num_tokens, manifest.feature_dim), np.float32)  # (T, r)
         self._drafter = pair.drafters[slot]
         self._drafter.reset(self._condition.tolist())
-        self._gate: Gate = bounded(make_gate(play.gate, manifest), Limits().max_block_tokens)
+        self._gate: Gate = make_gate(play.gate, manifest)
         self._doubts = _doubts(manifest, picture.seed)
         num_tokens = manifest.num_tokens
         self.columns: dict[str, NDArray[Any]] = {
@@ -232,7 +232,7 @@ class _Lane:
     def decide(self, position: int, logits: Logits) -> None:
         """Commit the token of a position, of which the cloud's logits are (V,)."""
         columns = self.columns
-        own = draw(logits, position, self._sampling)
+        own = sample(logits, position, self._sampling)
         columns["tokens"][position] = columns["cloud"][position] = own.token
         columns["near_tie"][position] = own.is_near_tie
         if position >= self._num_prefix:
@@ -242,32 +242,32 @@ class _Lane:
         """Let the device draft and decide, or ask: then the cloud's token stays."""
         columns, known = self.columns, self.columns["tokens"].copy()
         known[position] = 0  # the device does not know it
-        if position == self._num_prefix > 0:
-            self._drafter.read(known, 0, position)
-        proposal = self._drafter.step(known, position)
-        drafted = draw(proposal.center, position, self._sampling).token
-        asked = self._gate.ask(position, proposal.scores)
+        start = 0 if position == self._num_prefix else position
+        proposals = self._drafter.evaluate(known, start, position + 1)
+        center, scores = proposals.centers[-1], proposals.scores(position - start)
+        drafted = sample(center, position, self._sampling).token
+        asked = self._gate.must_verify(position, scores)
         columns["drafted"][position] = drafted
         columns["asked"][position] = asked
-        self._compare(position, logits, proposal)
+        self._compare(position, logits, center, scores)
         if asked:
             if drafted != columns["cloud"][position]:
                 self._gate.rollback(position + 1)
             return
         columns["tokens"][position] = drafted
         if self._send_features:
-            feature = np.clip(proposal.feature, -_FLOAT16_MAX, _FLOAT16_MAX)
+            feature = np.clip(proposals.features[-1], -_FLOAT16_MAX, _FLOAT16_MAX)
             self._features[position] = feature.astype(np.float16)  # as it crosses the wire
 
-    def _compare(self, position: int, logits: Logits, proposal: Proposal) -> None:
+    def _compare(self, position: int, logits: Logits, center: Logits, seen: Scores) -> None:
         columns, scores = self.columns, self.scores
-        p, q = law(logits, self._sampling), law(proposal.center, self._sampling)  # (V,) cloud, device
+        p, q = distribution(logits, self._sampling), distribution(center, self._sampling)  # (V,) cloud, device
         columns["tv"][position] = total_variation(p, q)
-        columns["greedy_agree"][position] = logits.argmax() == proposal.center.argmax()
+        columns["greedy_agree"][position] = logits.argmax() == center.argmax()
         for name in ("uncertainty", "ambiguity", "disparity"):
-            scores[name][position] = getattr(proposal.scores, name)
+            scores[name][position] = getattr(seen, name)
         for name, doubt in self._doubts.items():
-            scores[name][position] = doubt(position, proposal.scores)
+            scores[name][position] = doubt(position, seen)
 
 
 def _doubts(manifest: Manifest, seed: int) -> dict[str, Doubt]:

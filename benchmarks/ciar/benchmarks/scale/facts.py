@@ -1,13 +1,12 @@
-"""What a replaying server says of its model before it serves: its size, and how long a pass takes when it is alone."""
+"""What the server of `ciar bench-scale` says of its large model: its size, and how long a pass takes alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
-
-NAME = "facts.json"
 
 
 class Facts(BaseModel):
@@ -30,9 +29,16 @@ class Facts(BaseModel):
         """Seconds to read the weights once: no pass can be faster."""
         return self.pass_bytes / self.bandwidth_bytes_s
 
-    def save(self, folder: Path) -> None:
-        (folder / NAME).write_text(self.model_dump_json(), encoding="utf-8")
+    @property
+    def row_cost(self) -> float:
+        """c: what a row costs, in parts of a pass without rows, by a straight line through all that was measured."""
+        rows = np.array(list(self.pass_s), np.float64)
+        slope, fixed = np.polyfit(rows, np.array(list(self.pass_s.values())), 1)
+        return float(slope / fixed)
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.model_dump_json(), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Facts:
-        return cls.model_validate_json((folder / NAME).read_text(encoding="utf-8"))
+    def load(cls, path: Path) -> Facts:
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))

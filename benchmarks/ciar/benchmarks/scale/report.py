@@ -1,4 +1,4 @@
-"""The figures of a replay for people: what they stand for, the benchmark's tables, and the floor of a pass."""
+"""The figures of `ciar bench-scale` for people: what they stand for, tables, and the floor of a pass."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ciar.benchmarks.profiles import FLOOR, Profile
 from ciar.benchmarks.report import NOTES, Sheet, all_sheets
 from ciar.benchmarks.scale.facts import Facts
 from ciar.benchmarks.scale.sizes import SIZES
-from ciar.benchmarks.scale.trace import Trace
 
-LABEL = "replayed decisions, random weights"
-"""Stands with every figure of a replay."""
+LABEL = "passes of random weights, outcomes of the trained pair"
+"""Stands with every figure."""
 
 MEANING = (
-    f"{LABEL.upper()}: what is asked and corrected comes from a trace of another,",
-    "trained pair; the pictures mean nothing. Seconds, bytes, requests and passes are real.",
+    f"{LABEL.upper()}: every pass runs a model of",
+    "LlamaGen's shape for its time, and the pair's own beside it for what it says. A trained model of that size would",
+    "accept other shares: these are what the pair's would cost there.",
 )
 
 
@@ -26,19 +26,6 @@ def labelled(rows: Sequence[Row], profiles: Mapping[str, Profile]) -> Iterator[S
     """The benchmark's tables with the label in each title."""
     for sheet in all_sheets(rows, profiles):
         yield sheet._replace(title=f"{LABEL}: {sheet.title}")
-
-
-def trace_sheet(trace: Trace) -> Sheet:
-    """What the trace has of each method: means over its pictures, in shares of all tokens."""
-    num_tokens = trace.num_tokens
-    rows = []
-    for method in dict.fromkeys(record.method for record in trace.records):
-        decisions = "".join(record.decisions for record in trace.records if record.method == method)
-        shares = (f"{decisions.count(letter) / len(decisions):.1%}" for letter in "plcx")
-        num_pictures = len(decisions) // num_tokens
-        rows.append((method, str(num_pictures), *shares, f"{decisions.count('x') / num_pictures:.1f}"))
-    columns = ("method", "pictures", "prefix", "local", "confirmed", "corrected", "corrections")
-    return Sheet(f"what was replayed: who decided the tokens of {trace.pair}", columns, rows)
 
 
 def pass_sheet(facts: Facts, rows: Sequence[Row]) -> Sheet:
@@ -55,7 +42,7 @@ def pass_sheet(facts: Facts, rows: Sequence[Row]) -> Sheet:
     ]
     title = (
         f"{LABEL}: a guided pass of the cloud; floor: {facts.pass_bytes / 1e9:.2f} GB of weights at "
-        f"{facts.bandwidth_bytes_s / 1e9:.1f} GB/s = {floor_s * 1e3:.1f} ms"
+        f"{facts.bandwidth_bytes_s / 1e9:.1f} GB/s = {floor_s * 1e3:.1f} ms; c = {facts.row_cost:.3f}"
     )
     return Sheet(
         title,
@@ -68,20 +55,15 @@ def header(summary: Mapping[str, Any], facts: Facts, placement: str) -> Iterator
     """What the figures stand for, and who ran what where, in lines."""
     yield from MEANING
     machine, configuration = summary["environment"], summary["configuration"]
-    model, trace = configuration["model"], configuration["trace"]
+    pair = configuration["bundle"]
     yield f"machine   {machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}"
     yield "versions  " + ", ".join(
         f"{name} {machine[name]}" for name in ("ciar", "torch", "onnxruntime", "grpcio", "numpy")
     )
     yield f"cloud     {SIZES[configuration['size']]}; {facts.num_parameters / 1e6:.0f} M random weights in float32"
-    yield f"          on {facts.device}; V = {model['vocab_size']}, T = {model['num_tokens']}, class-conditional,"
-    yield f"          guidance {model['guidance']:g}: two sequences a pass"
-    yield (
-        f"device    one layer of width {model['drafter_dim']} with an Inter-Head for V = {model['vocab_size']}, random "
-        f"weights in int8: {model['drafter_bytes'] / 1e6:.0f} MB"
-    )
-    yield f"trace     {len(configuration['prompts'])} pictures of {trace['pair']}; trace {trace['digest']}"
-    yield f"processes {placement}; one thread each; at most {configuration['depth']} questions in flight"
+    yield f"          on {facts.device}; V = 16 384, class-conditional, guided: two sequences a pass"
+    yield f"pair      {pair['name']} {pair['version']}, digest {pair['digest']}: its drafter, its pictures"
+    yield f"processes {placement}; one thread each"
     calls = ", ".join(f"{name} {seconds * 1000:.1f}" for name, seconds in summary["rpc_s"].items())
     yield f"small rpc {calls} ms as measured here"
 
@@ -91,7 +73,7 @@ def footer(summary: Mapping[str, Any]) -> Iterator[str]:
     yield " ".join(NOTES)
     residual = summary["largest_residual_share"]
     yield f"network + cloud + drafting + other make up all but {abs(residual):.1%} of the time, or less, in every row."
-    yield f"All of it: {LABEL}. agree has no meaning here and is left out."
+    yield f"All of it: {LABEL}."
 
 
 def markdown(

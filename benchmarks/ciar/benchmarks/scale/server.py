@@ -1,9 +1,10 @@
-"""The cloud of a replay, a process of its own: the real server around random weights and a trace's verdicts.
+"""The cloud of `ciar bench-scale`, a process of its own: the real server, with passes of a large model beside its own.
 
-    python -m ciar.benchmarks.scale.server --size XL --trace out/scale/trace.json --bundle FOLDER [--address HOST:PORT]
+    python -m ciar.benchmarks.scale.server --size XL --facts out/facts.json [--bundle FOLDER] [--address HOST:PORT]
 
-Builds the pair into the folder, measures a few passes, writes what it found beside it, and serves. Engine, runner,
-contract and service are the product's; replaced are the weights and where a session's acceptance rule comes from.
+Every pass runs twice: through the bundle's trained model, whose logits decide everything, and through a model of
+LlamaGen's shape with random weights, whose logits are thrown away. So which guesses hold is a trained pair's, and what
+a pass costs is the large model's. Measures a few passes first, writes what it found, and serves.
 """
 
 from __future__ import annotations
@@ -11,30 +12,29 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ciar.benchmarks.machine import cpu_model
 from ciar.benchmarks.scale.facts import Facts
-from ciar.benchmarks.scale.pair import Shape, lean_runner, pass_bytes, random_transformer, shape_of, write_folder
-from ciar.benchmarks.scale.replay import replaying
-from ciar.benchmarks.scale.sizes import find_size
-from ciar.benchmarks.scale.trace import Trace
+from ciar.benchmarks.scale.model import config_of, lean_runner, pass_bytes, random_transformer
+from ciar.benchmarks.scale.sizes import GRID, find_size
 from ciar.cloud_server.batch import Segment
 from ciar.cloud_server.logs import configure_logging
-from ciar.cloud_server.runner import ModelRunner
+from ciar.cloud_server.runner import ModelRunner, load_transformer
 from ciar.cloud_server.server import CloudServer, serve
-from ciar.cloud_server.session import own_rule
-from ciar.cloud_server.settings import Settings
+from ciar.cloud_server.settings import EMBEDDED_BUNDLE, Settings
 from ciar.cloud_server.transformer import TransformerConfig
+from ciar.shared.bundle import load_manifest
 from ciar.shared.errors import CiarError, InvalidRequest
 
-PASS_ROWS = (1, 8, 32)
+PASS_ROWS = (1, 2, 4, 8, 16, 32)
 """New tokens of the passes that are measured."""
 
 NUM_PASSES = 3
@@ -44,19 +44,35 @@ MAX_SESSIONS = 2
 SESSION_TIMEOUT_S = 6 * 3600.0
 """A bound on a hung picture, not a target."""
 
-MAX_MESSAGE_BYTES = 2**24
-"""A block of drafts with the device's law of each, for rules that ask for them: 32 KB a token at V = 16 384."""
-
 PROBE_BYTES = 2**28
 """What is summed to measure the memory's bandwidth: more than any cache holds."""
 
 
+class BesideRunner:
+    """A trained model's runner, with the same passes of a large one beside it."""
+
+    def __init__(self, trained: ModelRunner, large: ModelRunner, trained_rows: int, large_rows: int) -> None:
+        """trained_rows, large_rows: rows of conditioning of each."""
+        self._trained, self._large = trained, large
+        self._trained_rows, self._large_rows = trained_rows, large_rows
+
+    def extend(self, segments: Sequence[Segment]) -> list[NDArray[np.float32]]:
+        """The trained model's logits, after both have run."""
+        self._large.extend([self._enlarged(segment) for segment in segments])
+        return self._trained.extend(segments)
+
+    def _enlarged(self, segment: Segment) -> Segment:
+        """The same tokens at the same positions, behind the large model's own conditioning."""
+        start = 0 if segment.start == 0 else segment.start - self._trained_rows + self._large_rows
+        return replace(segment, condition=np.ones(self._large_rows, np.int64), start=start, features=None)
+
+
 def main() -> None:
     """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(description="Serve a model of LlamaGen's shape that answers as a trace says.")
+    parser = argparse.ArgumentParser(description="Serve a bundle, with passes of a model of LlamaGen's shape beside.")
     parser.add_argument("--size", required=True)
-    parser.add_argument("--trace", required=True, type=Path)
-    parser.add_argument("--bundle", required=True, type=Path, help="folder to build the pair in")
+    parser.add_argument("--facts", required=True, type=Path, help="file for what was measured")
+    parser.add_argument("--bundle", type=Path, default=EMBEDDED_BUNDLE)
     parser.add_argument("--address", default="127.0.0.1:50051")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -68,9 +84,9 @@ def main() -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    shape = shape_of(find_size(arguments.size))
-    trace = Trace.load(arguments.trace)
-    trace.require_grid(shape.cloud.grid_height, shape.cloud.grid_width)
+    size = find_size(arguments.size)
+    if load_manifest(arguments.bundle).num_tokens != GRID * GRID:
+        raise InvalidRequest(f"bundle: its pictures must have {GRID * GRID} tokens, as the large model's")
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         raise InvalidRequest(f"device: {arguments.device} is not available here; use cpu, or a build with CUDA")
     torch.set_num_threads(arguments.threads)
@@ -81,18 +97,24 @@ def _serve(arguments: argparse.Namespace) -> None:
         threads=arguments.threads,
         max_sessions=MAX_SESSIONS,
         session_timeout_s=SESSION_TIMEOUT_S,
-        max_message_bytes=MAX_MESSAGE_BYTES,
         log_level="warning",
     )
     configure_logging(settings.log_level, settings.log_format)
-    write_folder(settings.bundle, shape, trace.prompts, trace.prefix_rate)
-    runner = _measured_runner(shape, settings)
-    serve(CloudServer(settings, runner=runner, rule_of=replaying(trace, partial(own_rule, nearest=runner.nearest))))
+    trained = load_transformer(settings.bundle)
+    config = config_of(size)
+    large = _measured_runner(config, settings, arguments.facts)
+    runner = BesideRunner(
+        ModelRunner(trained, MAX_SESSIONS, settings.threads),
+        large,
+        trained.config.caption_length,
+        config.caption_length,
+    )
+    serve(CloudServer(settings, runner=runner))
 
 
-def _measured_runner(shape: Shape, settings: Settings) -> ModelRunner:
-    """The runner; what it costs goes into the folder."""
-    model = random_transformer(shape.cloud, settings.device)
+def _measured_runner(config: TransformerConfig, settings: Settings, path: Path) -> ModelRunner:
+    """The large runner; what it costs goes into the file."""
+    model = random_transformer(config, settings.device)
     num_parameters, num_bytes = sum(p.numel() for p in model.parameters()), pass_bytes(model)
     runner = lean_runner(model, MAX_SESSIONS, settings.threads)
     Facts(
@@ -100,8 +122,8 @@ def _measured_runner(shape: Shape, settings: Settings) -> ModelRunner:
         num_parameters=num_parameters,
         pass_bytes=num_bytes,
         bandwidth_bytes_s=_bandwidth_bytes_s(settings.device),
-        pass_s={rows: _pass_s(runner, shape.cloud, rows) for rows in PASS_ROWS},
-    ).save(settings.bundle)
+        pass_s={rows: _pass_s(runner, config, rows) for rows in PASS_ROWS},
+    ).save(path)
     return runner
 
 

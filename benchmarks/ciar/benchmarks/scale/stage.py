@@ -1,4 +1,4 @@
-"""The stage of a replay: the same processes and relays as the benchmark's, around a server of random weights."""
+"""The stage of `ciar bench-scale`: the benchmark's own processes and relays, around a server with a large model."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ START_TIMEOUT_S = 1800.0
 TIMEOUT_S = 6 * 3600.0
 """For one picture: a bound on a hung process, not a target."""
 
-WARMING = {"mode": Mode.DEVICE, "prefix_rate": 0.0}
-"""A picture without a pass of the cloud."""
-
 
 @contextmanager
-def open_replay(size: str, device: str, trace: Path, profiles: Sequence[Profile]) -> Iterator[tuple[Stage, Facts]]:
-    """A server of that size which answers as the trace says, and clients through each profile.
+def open_stage(
+    size: str, device: str, bundle: Path | None, profiles: Sequence[Profile]
+) -> Iterator[tuple[Stage, Facts]]:
+    """A server of the bundle with passes of a large model beside, and clients through each profile.
 
     Server and device are pinned to a core each where there are two. Raises Unavailable with the end of the server's log
     if it does not start.
@@ -33,11 +32,10 @@ def open_replay(size: str, device: str, trace: Path, profiles: Sequence[Profile]
     placement = place()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ciar-scale-")))
-        folder = scratch / "bundle"
-        folder.mkdir()
+        facts = scratch / "facts.json"
         server = LocalServer(
-            folder,
-            arguments=("--size", size, "--device", device, "--trace", str(trace), "--threads", "1"),
+            bundle,
+            arguments=("--size", size, "--device", device, "--facts", str(facts), "--threads", "1"),
             start_timeout_s=START_TIMEOUT_S,
             module="ciar.benchmarks.scale.server",
         )
@@ -49,7 +47,6 @@ def open_replay(size: str, device: str, trace: Path, profiles: Sequence[Profile]
             placement,
             profiles,
             timeout_s=TIMEOUT_S,
-            warming=WARMING,
-            cache_dir=scratch / "cache",
+            warming={"mode": Mode.DEVICE, "prefix_rate": 0.0},  # a picture without a pass of the cloud
         )
-        yield stack.enter_context(stage), Facts.load(folder)
+        yield stack.enter_context(stage), Facts.load(facts)
