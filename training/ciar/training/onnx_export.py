@@ -56,6 +56,19 @@ def _export(
     assert program is not None
     path.parent.mkdir(parents=True, exist_ok=True)
     program.save(str(path))
+    model = onnx.load(path)
+    _forget_where_it_was_made(model)
+    onnx.save(model, path)
+
+
+def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes, which hold paths of the machine."""
+    graph = model.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    del graph.metadata_props[:]
+    del model.metadata_props[:]
 
 
 def _cache_shape(drafter: Drafter) -> tuple[int, int, int, int]:
