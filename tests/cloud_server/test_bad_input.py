@@ -215,7 +215,7 @@ def test_a_bad_draft_harms_no_session_beside_it(cloud: RunningCloud, client: Raw
     while len(good.tokens) < 36:
         good.read()
     assert good.tokens == alone
-    assert good.finish().num_drafts == 2
+    assert good.finish().num_drafts >= 2  # and answers, if the cloud waited for them
 
 
 def test_second_open(cloud: RunningCloud, client: RawClient) -> None:
@@ -284,7 +284,7 @@ def test_a_wrong_draft_is_resampled_and_goes_on(cloud: RunningCloud, client: Raw
         assert isinstance(conversation.read(), Verdict)
     assert conversation.tokens == alone
     summary = conversation.finish()
-    assert (summary.num_drafts, summary.num_forks, summary.num_verified) == (1, 0, 36)
+    assert (summary.num_forks, summary.num_verified) == (0, 36)
     assert summary.num_rejections > 0
 
 

@@ -105,7 +105,7 @@ class Conversation:
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.tokens: list[int] = []
         """What is verified, if every draft has all its tokens marked; `read` keeps it."""
-        self._seq = 0
+        self._seq = self._num_verdicts = self._drafted_end = 0
         # Bytes on both sides, so that a test can send what no message would serialise to.
         self.call = channel.stream_stream(GENERATE)(self._requests(), timeout=DEADLINE_S)
 
@@ -121,7 +121,7 @@ class Conversation:
         if isinstance(frame, Open):
             self.tokens = frame.history.tolist()
         if isinstance(frame, Draft):
-            self._seq = frame.seq
+            self._seq, self._drafted_end = frame.seq, frame.end
         self.send_bytes(message.SerializeToString())
 
     def end(self) -> None:
@@ -133,6 +133,11 @@ class Conversation:
         frame = codec.decode_cloud_frame(pb.GenerateResponse.FromString(next(self.call)))
         if isinstance(frame, Verdict):
             self.tokens[frame.start :] = frame.tokens[: frame.num_verified]
+            self._num_verdicts += 1
+            if frame.waiting:  # a device of good manners says that it came
+                nothing = np.zeros(0, np.int64)
+                none = np.zeros(0, np.bool_)
+                self.send(Draft(self._seq + 1, self._drafted_end, nothing, none, self._num_verdicts))
         return frame
 
     def draft(self, tokens: Sequence[int], *, start: int | None = None, seq: int | None = None) -> Draft:
