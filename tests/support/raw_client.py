@@ -106,6 +106,7 @@ class Conversation:
         self.tokens: list[int] = []
         """What is verified, if every draft has all its tokens marked; `read` keeps it."""
         self._seq = self._num_verdicts = self._drafted_end = 0
+        self._finished = False
         # Bytes on both sides, so that a test can send what no message would serialise to.
         self.call = channel.stream_stream(GENERATE)(self._requests(), timeout=DEADLINE_S)
 
@@ -120,6 +121,7 @@ class Conversation:
         message = frame if isinstance(frame, pb.GenerateRequest) else codec.encode_device_frame(frame)
         if isinstance(frame, Open):
             self.tokens = frame.history.tolist()
+        self._finished = isinstance(frame, Finish)
         if isinstance(frame, Draft):
             self._seq, self._drafted_end = frame.seq, frame.end
         self.send_bytes(message.SerializeToString())
@@ -134,7 +136,7 @@ class Conversation:
         if isinstance(frame, Verdict):
             self.tokens[frame.start :] = frame.tokens[: frame.num_verified]
             self._num_verdicts += 1
-            if frame.waiting:  # a device of good manners says that it came
+            if frame.waiting and not self._finished:  # a device of good manners says that it came
                 nothing = np.zeros(0, np.int64)
                 none = np.zeros(0, np.bool_)
                 self.send(Draft(self._seq + 1, self._drafted_end, nothing, none, self._num_verdicts))
