@@ -80,7 +80,7 @@ lint: $(VENV)/.installed proto-check ## Formatters, linters, types, import rules
 	$(BIN)/hadolint deploy/*.Dockerfile
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable './cloud_server[docs]'
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable . --editable './cloud_server[docs]'
 	touch $@
 
 docs: $(VENV)/.docs ## The site with the API's reference: build/site/index.html; a broken link is an error, and so is an asset from elsewhere
